@@ -1,0 +1,2 @@
+//! The `llava` command.
+fn main() {}

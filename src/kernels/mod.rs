@@ -1,0 +1,156 @@
+//! The numeric kernels: one table of function pointers per instruction set, chosen once.
+//!
+//! `scalar` is the specification: written to be read, and every other table is tested against it. A table holds
+//! everything that touches numbers in bulk; nothing outside this module knows which instruction set runs.
+//!
+//! Every kernel computes each output element in an order that depends on the row length alone, never on how
+//! many rows or columns are computed together: a token gives the same bits alone, in a batch and in a prefill.
+
+use crate::quant::BlockType;
+use half::f16;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
+
+/// Values that share one scale in quantised activations.
+pub const Q8_BLOCK: usize = 32;
+
+/// Activations `[cols, k]`, each row quantised to int8 in blocks of [`Q8_BLOCK`] values: `x ≈ scale · q`.
+#[derive(Clone, Copy)]
+pub struct Q8Rows<'a> {
+    /// Quantised values in −127..=127, `[cols, k]`.
+    pub qs: &'a [i8],
+    /// Scale of each block, `[cols, k / 32]`.
+    pub scales: &'a [f32],
+    /// Sum of the quantised values of each half block, `[cols, k / 16]`: what the minima of Q4_K and its like multiply.
+    pub sums: &'a [i16],
+    /// Row length, a multiple of 32.
+    pub k: usize,
+}
+
+/// Where a matmul writes: `cols` rows of `rows` values, `stride` apart; element `(c, r)` is at `c · stride + r`.
+///
+/// A tile is a window of a `[cols, stride]` matrix, so several workers can fill disjoint windows of one matrix.
+pub struct OutTile<'a> {
+    ptr: *mut f32,
+    cols: usize,
+    rows: usize,
+    stride: usize,
+    lifetime: PhantomData<&'a mut f32>,
+}
+
+impl<'a> OutTile<'a> {
+    /// The whole of `out`, a `[cols, rows]` matrix.
+    pub fn new(out: &'a mut [f32], cols: usize, rows: usize) -> Self {
+        assert_eq!(out.len(), cols * rows, "tile size");
+        Self { ptr: out.as_mut_ptr(), cols, rows, stride: rows, lifetime: PhantomData }
+    }
+
+    /// A window of a matrix.
+    ///
+    /// # Safety
+    /// `ptr + c · stride + r` is valid for writes for every `c < cols`, `r < rows` during `'a`, and nothing else
+    /// reads or writes these elements meanwhile.
+    pub unsafe fn from_raw(ptr: *mut f32, cols: usize, rows: usize, stride: usize) -> Self {
+        Self { ptr, cols, rows, stride, lifetime: PhantomData }
+    }
+
+    /// Number of activation rows (tokens, patches).
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number of weight rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Writes element `(c, r)`.
+    #[inline(always)]
+    pub fn set(&mut self, c: usize, r: usize, value: f32) {
+        assert!(c < self.cols && r < self.rows);
+        // SAFETY: in range, by the line above and the constructors' contract.
+        unsafe { *self.ptr.add(c * self.stride + r) = value }
+    }
+}
+
+/// `out[c, r] = Σ_k w[r, k] · x[c, k]` with quantised activations.
+///
+/// Arguments: the weight rows' bytes (`out.rows()` rows, back to back), the activations, where to write, scratch
+/// that the kernel may grow and whose contents mean nothing between calls.
+pub type MatmulQ8 = fn(&[u8], Q8Rows<'_>, &mut OutTile<'_>, &mut Vec<f32>);
+
+/// The same with f32 activations `[cols, k]`: weights are taken at their dequantised f32 value. The third argument
+/// is `k`.
+pub type MatmulF32 = fn(&[u8], &[f32], usize, &mut OutTile<'_>, &mut Vec<f32>);
+
+/// One instruction set's kernels. Slices are checked for length (`assert!`), so calls are safe.
+pub struct Kernels {
+    /// `scalar`, `avx2`, ...
+    pub name: &'static str,
+    /// Bytes of whole blocks to f32, by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
+    pub dequantize: [fn(&[u8], &mut [f32]); BlockType::ALL.len()],
+    /// Integer matmul by [`BlockType`]; `None` for float types.
+    pub matmul_q8: [Option<MatmulQ8>; BlockType::ALL.len()],
+    /// f32 matmul by [`BlockType`].
+    pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
+    /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
+    /// nearest, ties to even.
+    pub quantize_q8: fn(&[f32], &mut [i8], &mut [f32], &mut [i16]),
+    /// `out = x / sqrt(mean(x²) + eps) · w`: x, w, eps, out.
+    pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// `out = (x − mean) / sqrt(var + eps) · w + b` (biased variance): x, w, b, eps, out.
+    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    /// In place: `exp(x − max) / Σ`.
+    pub softmax: fn(&mut [f32]),
+    /// `gate = gate · sigmoid(gate) · up`: gate, up.
+    pub silu_mul: fn(&mut [f32], &[f32]),
+    /// `x · sigmoid(1.702 x)`.
+    pub gelu_quick: fn(&mut [f32]),
+    /// `x · (1 + erf(x / √2)) / 2`.
+    pub gelu_erf: fn(&mut [f32]),
+    /// `x · (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`.
+    pub gelu_tanh: fn(&mut [f32]),
+    /// `y += x`: y, x.
+    pub add: fn(&mut [f32], &[f32]),
+    /// `Σ x · y`.
+    pub dot_f32: fn(&[f32], &[f32]) -> f32,
+    /// `Σ x · y`, y in half precision.
+    pub dot_f16: fn(&[f32], &[f16]) -> f32,
+    /// `y += a · x`: y, a, x.
+    pub axpy_f32: fn(&mut [f32], f32, &[f32]),
+    /// `y += a · x`, x in half precision.
+    pub axpy_f16: fn(&mut [f32], f32, &[f16]),
+    /// Rounds to half precision, nearest even: x, out.
+    pub to_f16: fn(&[f32], &mut [f16]),
+}
+
+impl Kernels {
+    /// The best table this machine supports; `LLAVA_KERNELS=scalar` (or another name) in the environment overrides.
+    pub fn best() -> &'static Self {
+        static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+        CHOSEN.get_or_init(|| {
+            let available = Self::available();
+            let wanted = std::env::var("LLAVA_KERNELS").ok();
+            if let Some(name) = &wanted {
+                if let Some(k) = available.iter().find(|k| k.name == name) {
+                    return k;
+                }
+                let names: Vec<_> = available.iter().map(|k| k.name).collect();
+                log::warn!("LLAVA_KERNELS={name}: not available here; this machine has {}", names.join(", "));
+            }
+            available[available.len() - 1]
+        })
+    }
+
+    /// Every table this machine supports, slowest first.
+    pub fn available() -> Vec<&'static Self> {
+        let mut tables = vec![&scalar::KERNELS];
+        #[cfg(target_arch = "x86_64")]
+        tables.extend(x86_64::avx2::kernels());
+        tables
+    }
+}

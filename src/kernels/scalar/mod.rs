@@ -1,0 +1,1 @@
+//! The specification: every kernel as plainly as it can be written.

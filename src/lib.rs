@@ -1,0 +1,5 @@
+//! LLaVA inference from GGUF files.
+
+mod error;
+
+pub use error::{Error, Result};
