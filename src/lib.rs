@@ -2,6 +2,8 @@
 
 mod error;
 pub mod gguf;
+pub mod image;
 pub mod quant;
 
 pub use error::{Error, Result};
+pub use image::Image;
