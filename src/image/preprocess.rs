@@ -103,7 +103,7 @@ impl Preprocessor {
             Fit::Pad => {
                 let long = width.max(height);
                 let (left, top) = ((long - width) / 2, (long - height) / 2);
-                let canvas = Canvas { rgb: &rgb, width, height, left, top, canvas_width: long, fill: self.pad };
+                let canvas = Canvas { rgb: &rgb, width, height, left, top, fill: self.pad };
                 canvas.resize(&Axis::whole(long, side), &Axis::whole(long, side))?
             }
             Fit::Crop => {

@@ -3,6 +3,9 @@
 //! Two passes, rows and then columns, with 8 bits between them. Weights are computed in f64, normalised and rounded to
 //! 22-bit fixed point; shrinking widens the kernel, which is what Pillow has over plain bicubic interpolation.
 //!
+//! Rows first is the order of every Pillow before 13, so of the one that LLaVA was trained with. Pillow 13 takes columns
+//! first where that is cheaper, which moves some values of tall pictures by one.
+//!
 //! The preprocessing resizes pictures that lie on a canvas of one colour, and often keeps only the middle of the result.
 //! [`Canvas`] and [`Axis`] describe both, so that neither the canvas nor the discarded part is ever built: a picture of
 //! 20000 by 100 would need a canvas of 400 million pixels.
@@ -22,7 +25,7 @@ const SUPPORT: f64 = 2.0;
 const MAX_BETWEEN: u64 = 1 << 30;
 
 /// Resizes `rgb`, `[height, width, 3]`, from `from` (width, height) to `to` (width, height) with Pillow's bicubic filter,
-/// byte for byte what `Image.resize(to, BICUBIC)` returns: `[to.1, to.0, 3]`.
+/// byte for byte what `Image.resize(to, BICUBIC)` of Pillow before 13 returns: `[to.1, to.0, 3]`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if a side is 0 or `rgb` is not `from.0 * from.1 * 3` long; [`Error::OutOfMemory`] if the
@@ -48,7 +51,6 @@ pub(super) struct Canvas<'a> {
     pub height: usize,
     pub left: usize,
     pub top: usize,
-    pub canvas_width: usize,
     pub fill: [u8; 3],
 }
 
@@ -68,41 +70,34 @@ impl Axis {
 impl<'a> Canvas<'a> {
     /// A picture that fills its canvas.
     pub fn whole(rgb: &'a [u8], width: usize, height: usize) -> Self {
-        Self { rgb, width, height, left: 0, top: 0, canvas_width: width, fill: [0; 3] }
+        Self { rgb, width, height, left: 0, top: 0, fill: [0; 3] }
     }
 
-    /// The windows of `x` and `y` of the resized canvas, `[y.window, x.window, 3]`. `x.input` is the canvas's width,
-    /// `y.input` its height.
+    /// The windows of `x` and `y` of the resized canvas, `[y.window, x.window, 3]`. The canvas is `x.input` wide
+    /// and `y.input` high.
     pub fn resize(&self, x: &Axis, y: &Axis) -> Result<Vec<u8>> {
-        debug_assert_eq!(x.input, self.canvas_width);
-        let (columns, rows) = (Taps::new(x)?, Taps::new(y)?);
+        let columns = Taps::new(x, self.left..self.left + self.width)?;
+        let rows = Taps::new(y, self.top..self.top + self.height)?;
         let row_bytes = 3 * x.window.len();
 
-        // Only the picture's rows that some wanted row needs go through the first pass, and one row of bare canvas.
+        // A row of bare canvas and the picture's rows that some wanted row needs, after the first pass.
+        let bare: Vec<u8> = (0..x.window.len()).flat_map(|i| self.fill.map(|v| clip(columns.bare(i, v)))).collect();
         let needed = rows.span();
-        let real = needed.start.max(self.top)..needed.end.min(self.top + self.height);
-        let real = real.start..real.end.max(real.start);
-        let mut between = buffer("resizing an image", (real.len() + 1) as u64 * row_bytes as u64)?; // [real + 1, row]
-        let mut line = self.fill.repeat(self.canvas_width);
-        columns.across(&line, &mut between[..row_bytes]);
-        for (row, out) in real.clone().zip(between[row_bytes..].chunks_exact_mut(row_bytes)) {
-            let source = &self.rgb[3 * (row - self.top) * self.width..][..3 * self.width];
-            if self.width == self.canvas_width {
-                columns.across(source, out);
-            } else {
-                line[3 * self.left..][..3 * self.width].copy_from_slice(source);
-                columns.across(&line, out);
-            }
+        let mut between = buffer("resizing an image", needed.len() as u64 * row_bytes as u64)?; // [needed, row]
+        for (row, out) in needed.clone().zip(between.chunks_exact_mut(row_bytes)) {
+            columns.across(&self.rgb[3 * row * self.width..][..3 * self.width], self.fill, out);
         }
 
         let mut resized = buffer("a resized image", y.window.len() as u64 * row_bytes as u64)?;
         let mut sums = vec![0; row_bytes];
         for (i, out) in resized.chunks_exact_mut(row_bytes).enumerate() {
-            let (first, weights) = rows.of(i);
-            sums.fill(HALF);
-            for (row, &weight) in (first..).zip(weights) {
-                let at = if real.contains(&row) { row - real.start + 1 } else { 0 };
-                for (sum, &v) in sums.iter_mut().zip(&between[at * row_bytes..][..row_bytes]) {
+            for (sum, &v) in sums.iter_mut().zip(&bare) {
+                *sum = rows.outside(i, v);
+            }
+            let (first, weights) = rows.inside(i);
+            let sources = between[(first - needed.start) * row_bytes..].chunks_exact(row_bytes);
+            for (source, &weight) in sources.zip(weights) {
+                for (sum, &v) in sums.iter_mut().zip(source) {
                     *sum += i32::from(v) * weight;
                 }
             }
@@ -122,62 +117,83 @@ fn clip(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// For each wanted output position, the first input position and the weights from there on.
+/// For each wanted output position, its first input position in the picture, the weights from there on, and the weight
+/// of what it sees of the bare canvas.
 struct Taps {
-    first: Vec<usize>,
-    count: Vec<usize>,
-    weights: Vec<i32>, // [window, most]
-    most: usize,
+    first: Vec<usize>,  // [window], counted from the picture's edge
+    starts: Vec<usize>, // [window + 1], into the weights
+    weights: Vec<i32>,  // fixed point
+    outsides: Vec<i32>, // [window], fixed point
 }
 
 impl Taps {
-    fn new(axis: &Axis) -> Result<Self> {
+    fn new(axis: &Axis, picture: Range<usize>) -> Result<Self> {
+        const WHAT: &str = "resizing an image";
         let scale = axis.input as f64 / axis.output as f64;
         let widened = scale.max(1.0);
         let support = SUPPORT * widened;
-        let most = (support.ceil() as usize * 2 + 1).min(axis.input);
         let window = axis.window.len();
         let mut taps = Self {
-            first: with_capacity("resizing an image", window)?,
-            count: with_capacity("resizing an image", window)?,
-            weights: with_capacity("resizing an image", most.saturating_mul(window))?,
-            most,
+            first: with_capacity(WHAT, window)?,
+            starts: with_capacity(WHAT, window + 1)?,
+            weights: Vec::new(),
+            outsides: with_capacity(WHAT, window)?,
         };
-        let mut exact = Vec::with_capacity(most);
+        taps.starts.push(0);
+        let mut exact = Vec::new();
         for position in axis.window.clone() {
             let centre = (position as f64 + 0.5) * scale;
             // Casts saturate at 0 below and are cut at the far end.
-            let first = (centre - support + 0.5) as usize;
+            let start = (centre - support + 0.5) as usize;
             let end = ((centre + support + 0.5) as usize).min(axis.input);
             exact.clear();
-            exact.extend((first..end).map(|i| cubic((i as f64 - centre + 0.5) * (1.0 / widened))));
+            exact.extend((start..end).map(|i| cubic((i as f64 - centre + 0.5) * (1.0 / widened))));
             let sum: f64 = exact.iter().sum();
-            taps.first.push(first);
-            taps.count.push(exact.len());
-            taps.weights.extend(exact.iter().map(|w| fixed(if sum == 0.0 { *w } else { w / sum })));
-            taps.weights.resize(taps.first.len() * most, 0);
+            let mut outside = 0;
+            for (i, weight) in (start..end).zip(&exact) {
+                let weight = fixed(if sum == 0.0 { *weight } else { weight / sum });
+                if picture.contains(&i) {
+                    taps.weights.push(weight);
+                } else {
+                    outside += weight;
+                }
+            }
+            taps.first.push(start.clamp(picture.start, picture.end) - picture.start);
+            taps.starts.push(taps.weights.len());
+            taps.outsides.push(outside);
         }
         Ok(taps)
     }
 
-    /// First input position and weights of the window's output `i`.
-    fn of(&self, i: usize) -> (usize, &[i32]) {
-        (self.first[i], &self.weights[i * self.most..][..self.count[i]])
+    /// First position in the picture and weights of the window's output `i`.
+    fn inside(&self, i: usize) -> (usize, &[i32]) {
+        (self.first[i], &self.weights[self.starts[i]..self.starts[i + 1]])
     }
 
-    /// All input positions that have a weight: they move with the output position.
+    /// What the canvas of value `v` adds to output `i`, and the half that rounds.
+    fn outside(&self, i: usize, v: u8) -> i32 {
+        HALF + i32::from(v) * self.outsides[i]
+    }
+
+    /// Output `i` of a canvas of value `v` with no picture on it.
+    fn bare(&self, i: usize, v: u8) -> i32 {
+        self.inside(i).1.iter().fold(self.outside(i, v), |sum, weight| sum + i32::from(v) * weight)
+    }
+
+    /// All positions in the picture that have a weight: they move with the output position.
     fn span(&self) -> Range<usize> {
+        let ends = self.first.iter().zip(self.starts.windows(2)).map(|(first, s)| first + s[1] - s[0]);
         let start = self.first.first().copied().unwrap_or(0);
-        let end = self.first.iter().zip(&self.count).next_back().map_or(start, |(first, count)| first + count);
-        start..end
+        start..ends.last().unwrap_or(start)
     }
 
-    /// Resizes one row, `line` `[input, 3]` to `out` `[window, 3]`.
-    fn across(&self, line: &[u8], out: &mut [u8]) {
+    /// Resizes one row of the picture, `[picture, 3]`, to `out` `[window, 3]`.
+    fn across(&self, row: &[u8], fill: [u8; 3], out: &mut [u8]) {
+        let row = row.as_chunks::<3>().0;
         for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let (first, weights) = self.of(i);
-            let mut sums = [HALF; 3];
-            for (pixel, &weight) in line.as_chunks::<3>().0[first..].iter().zip(weights) {
+            let (first, weights) = self.inside(i);
+            let mut sums = fill.map(|v| self.outside(i, v));
+            for (pixel, &weight) in row[first..].iter().zip(weights) {
                 for (sum, &v) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(v) * weight;
                 }
