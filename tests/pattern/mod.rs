@@ -1,4 +1,5 @@
 //! Test pictures that are cheap to make alike in Rust and in Python (tests/golden/pattern.py), and their hash.
+#![allow(dead_code, reason = "each test uses its part")]
 
 /// A picture `[height, width, 3]`.
 pub fn pattern(kind: &str, width: usize, height: usize) -> Vec<u8> {
