@@ -69,7 +69,7 @@ def write_lm(path, arch, decoder, lm_head, scaling=lambda writer: None):
     config = decoder.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer = open_writer(path, arch)
-    writer.add_name(path.parent.name)
+    writer.add_name("tiny random model")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

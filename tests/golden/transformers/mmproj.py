@@ -50,7 +50,7 @@ def write_mmproj(
     clip = config.model_type == "clip_vision_model"
     blocks = config.num_hidden_layers - 1 if blocks is None else blocks
     writer = open_writer(path, "clip")
-    writer.add_name(path.parent.name)
+    writer.add_name("tiny random model")
     writer.add_bool("clip.has_vision_encoder", True)
     if legacy:
         writer.add_bool("clip.has_text_encoder", False)
