@@ -23,7 +23,7 @@ def pixels():
     return torch.from_numpy(values).double()
 
 
-def clip(half, hidden=32, layers=4, heads=4, image=IMAGE):
+def clip(half, hidden=32, layers=4, heads=4, image=IMAGE, eps=1e-5):
     config = CLIPVisionConfig(
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -31,6 +31,7 @@ def clip(half, hidden=32, layers=4, heads=4, image=IMAGE):
         num_attention_heads=heads,
         image_size=image,
         patch_size=PATCH,
+        layer_norm_eps=eps,
         hidden_act="quick_gelu",
     )
     return randomize(CLIPVisionModel(config), half)
@@ -102,8 +103,8 @@ def towers(values):
     double = mlp2x(64, matrices)
     yield case(
         "clip-feature-layers",
-        "feature_layer [1, 3]: hidden states concatenated along the channels",
-        clip(matrices), double, numbered(double), values, layers=(1, 3),
+        "feature_layer [1, 3]: hidden states concatenated along the channels; an epsilon large enough to be missed",
+        clip(matrices, eps=1e-3), double, numbered(double), values, layers=(1, 3),
         keys=lambda writer: writer.add_array("clip.vision.feature_layer", [1, 3]),
     )  # fmt: skip
     yield case(
@@ -115,10 +116,11 @@ def towers(values):
 
 def projectors(values):
     small = clip(matrices, hidden=16, layers=2, heads=2)
-    linear = randomize(nn.Sequential(nn.Linear(16, WIDTH)))
+    linear = randomize(nn.Sequential(nn.Linear(16, WIDTH)), matrices)
     yield case("linear", "a single linear projector", small, linear, numbered(linear), values, legacy=True)
     yi = randomize(
-        nn.Sequential(nn.Linear(16, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH))
+        nn.Sequential(nn.Linear(16, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
+        matrices,
     )
     yield case("yi-vl", "Linear, LayerNorm, GELU, Linear, LayerNorm", small, yi, numbered(yi), values, legacy=True)
 
@@ -128,7 +130,8 @@ def projectors(values):
         ("ldp", mobilevlm.Ldp(16, 32), "MobileVLM's depthwise blocks with squeeze and excitation"),
         ("ldpv2", mobilevlm.LdpV2(16, 32), "MobileVLM V2's pooling and positional convolution"),
     ):
-        randomize(projector)
+        # llama.cpp runs these only with float16 convolutions, as all published files have them.
+        randomize(projector, matrices)
         tensors = mobilevlm.tensors(projector)
         options = dict(tiled=6, shared="ldp", legacy=True, projector_type=name)
         yield case(name, proves, large, projector, tensors, values, **options)
