@@ -54,9 +54,7 @@ def tiles(picture, candidates, tile):
     canvas = Image.new("RGB", (width, height))
     canvas.paste(picture.resize(inner, Image.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     views = [picture.resize((tile, tile), Image.BICUBIC)]
-    views += [
-        canvas.crop((x, y, x + tile, y + tile)) for y in range(0, height, tile) for x in range(0, width, tile)
-    ]
+    views += [canvas.crop((x, y, x + tile, y + tile)) for y in range(0, height, tile) for x in range(0, width, tile)]
     return np.stack([normalize(view) for view in views])
 
 
@@ -68,10 +66,10 @@ def pack(tokens, size, candidates, tile, newline):
     grid = grid.reshape(rows * side, columns * side, -1)
     width, height = size
     if width / height > columns / rows:
-        margin = (rows * side - int(height * columns * side / width)) // 2
+        margin = (rows * side - int(height * (columns * side / width))) // 2
         grid = grid[margin : rows * side - margin]
     else:
-        margin = (columns * side - int(width * rows * side / height)) // 2
+        margin = (columns * side - int(width * (rows * side / height))) // 2
         grid = grid[:, margin : columns * side - margin]
     ends = np.broadcast_to(newline, (grid.shape[0], 1, len(newline)))
     grid = np.concatenate([grid, ends], axis=1).reshape(-1, len(newline))

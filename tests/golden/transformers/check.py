@@ -67,7 +67,10 @@ def attend(q, k, v, mask=0.0):
 def tower(model, pixels):
     """[3, side, side] to [patches, features]"""
     keys, tensors = model.keys, model.tensors
-    vision = lambda name: keys[f"clip.vision.{name}"]  # noqa: E731
+
+    def vision(name):
+        return keys[f"clip.vision.{name}"]
+
     patch, heads, eps = vision("patch_size"), vision("attention.head_count"), vision("attention.layer_norm_epsilon")
     side = vision("image_size") // patch
     patches = pixels.reshape(3, side, patch, side, patch).transpose(1, 3, 0, 2, 4).reshape(side * side, -1)
@@ -141,7 +144,10 @@ def projector(model, x):
 
 def rope_frequencies(model, arch, dimensions, factors):
     """Radians per position, [dimensions / 2], and what cosine and sine are multiplied by."""
-    get = lambda name, default=None: model.keys.get(f"{arch}.rope.{name}", default)  # noqa: E731
+
+    def get(name, default=None):
+        return model.keys.get(f"{arch}.rope.{name}", default)
+
     pairs = np.arange(dimensions // 2)
     base = get("freq_base")
     frequencies = base ** (-2.0 * pairs / dimensions)
@@ -154,8 +160,11 @@ def rope_frequencies(model, arch, dimensions, factors):
         return frequencies / factor, 1.0
     if scaling == "yarn":
         original = get("scaling.original_context_length")
-        turns = lambda n: dimensions * math.log(original / (n * 2 * math.pi)) / (2 * math.log(base))  # noqa: E731
-        low, high = max(math.floor(turns(32)), 0), min(math.ceil(turns(1)), dimensions - 1)
+        # The pairs that turn 32 times and once over the original context bound the blend.
+        low, high = (
+            dimensions * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
+        )
+        low, high = max(math.floor(low), 0), min(math.ceil(high), dimensions - 1)
         ramp = np.clip((pairs - low) / max(high - low, 0.001), 0, 1)
         return frequencies * (1 - ramp) + frequencies / factor * ramp, 0.1 * math.log(factor) + 1
     return frequencies, 1.0
@@ -175,8 +184,12 @@ def rotate(x, angles, scale, interleaved):
 def decoder(model, x, factors=None):
     """Logits at every position, [n, vocabulary], of embeddings [n, width]."""
     arch = model.keys["general.architecture"]
-    key = lambda name, default=None: model.keys.get(f"{arch}.{name}", default)  # noqa: E731
-    heads, kv_heads, eps = key("attention.head_count"), key("attention.head_count_kv"), key("attention.layer_norm_rms_epsilon")
+
+    def key(name, default=None):
+        return model.keys.get(f"{arch}.{name}", default)
+
+    heads, kv_heads = key("attention.head_count"), key("attention.head_count_kv")
+    eps = key("attention.layer_norm_rms_epsilon")
     dim = key("attention.key_length", key("embedding_length") // heads)
     frequencies, scale = rope_frequencies(model, arch, key("rope.dimension_count"), factors)
     angles = np.arange(len(x))[:, None] * frequencies
@@ -203,11 +216,14 @@ def decoder(model, x, factors=None):
 
 def image_tokens(model, picture):
     tile = model.keys["clip.vision.image_size"]
-    encode = lambda pixels: projector(model, tower(model, pixels))  # noqa: E731
+
+    def encode(pixels):
+        return projector(model, tower(model, pixels))
+
     pinpoints = model.keys.get("clip.vision.image_grid_pinpoints")
     if pinpoints is None:
         return encode(anyres.padded(picture, tile)[0])
-    candidates = list(zip(pinpoints[::2], pinpoints[1::2]))
+    candidates = list(zip(pinpoints[::2], pinpoints[1::2], strict=True))
     tokens = np.stack([encode(pixels) for pixels in anyres.tiles(picture, candidates, tile)])
     return anyres.pack(tokens, picture.size, candidates, tile, model.tensors["model.image_newline"])
 

@@ -85,7 +85,8 @@ def sample(model, name, folder, pixel_values, **sizes):
     path, _ = picture(name)
     with torch.no_grad():
         tokens = model.get_image_features(pixel_values=pixel_values, **sizes)[0]
-        ids = [token for id in IDS for token in ([IMAGE_TOKEN] * len(tokens) if id == PLACEHOLDER else [id])]
+        place = IDS.index(PLACEHOLDER)
+        ids = IDS[:place] + [IMAGE_TOKEN] * len(tokens) + IDS[place + 1 :]
         logits = model(input_ids=torch.tensor([ids]), pixel_values=pixel_values, **sizes).logits[0, -1]
     return tokens.numpy(), {
         "image": path,
@@ -138,10 +139,8 @@ def next_keys(writer):
 
 
 def cases():
-    """The three share their tower and projector weights; the two untied models share their decoder's file."""
-    model = transformers.LlavaForConditionalGeneration(
-        configuration(transformers.LlavaConfig, tied=False, layers=3)
-    )
+    """All share their tower and projector weights, and the two untied models their decoder's file."""
+    model = transformers.LlavaForConditionalGeneration(configuration(transformers.LlavaConfig, tied=False, layers=3))
     randomize(model, matrices)
     write_lm(ROOT / "llava" / "lm.gguf", "llama", model.model.language_model, model.lm_head)
     tower = model.model.vision_tower

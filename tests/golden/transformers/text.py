@@ -147,7 +147,9 @@ def cases():
     proves = "interleaved RoPE at base 1e6, grouped heads, and heads wider than the model divided by their number"
     yield case("mistral", proves, "llama", transformers.MistralForCausalLM(config), plain)
 
-    config = transformers.Qwen2Config(**{**COMMON, **heads}, rope_theta=1e6, rms_norm_eps=1e-6, max_position_embeddings=512)
+    config = transformers.Qwen2Config(
+        **{**COMMON, **heads}, rope_theta=1e6, rms_norm_eps=1e-6, max_position_embeddings=512
+    )
     proves = "biases on q, k and v, half-split RoPE"
     yield case("qwen2", proves, "qwen2", transformers.Qwen2ForCausalLM(config), plain)
 

@@ -89,29 +89,46 @@ def towers(values):
     mlp = mlp2x(32, matrices)
     yield case(
         "clip-legacy",
-        "the first converter's file: no projector_type, ffn names swapped, last block cut off, so all stored blocks run",
-        clip(matrices), mlp, numbered(mlp), values,
-        legacy=True, projector_type=None,
-    )  # fmt: skip
+        "the first converter's file: no projector_type, ffn names swapped, the last block cut off, so all blocks run",
+        clip(matrices),
+        mlp,
+        numbered(mlp),
+        values,
+        legacy=True,
+        projector_type=None,
+    )
     single = mlp2x(32, convolution)
     yield case(
         "clip-feature-layer",
         "feature_layer [3] of a whole tower: the fourth block and the post-layernorm are stored and must not run",
-        clip(convolution), single, numbered(single), values, layers=(3,),
-        blocks=4, post_norm=True, keys=lambda writer: writer.add_array("clip.vision.feature_layer", [3]),
-    )  # fmt: skip
+        clip(convolution),
+        single,
+        numbered(single),
+        values,
+        layers=(3,),
+        blocks=4,
+        post_norm=True,
+        keys=lambda writer: writer.add_array("clip.vision.feature_layer", [3]),
+    )
     double = mlp2x(64, matrices)
     yield case(
         "clip-feature-layers",
-        "feature_layer [1, 3]: hidden states concatenated along the channels; an epsilon large enough to be missed",
-        clip(matrices, eps=1e-3), double, numbered(double), values, layers=(1, 3),
+        "feature_layer [1, 3]: hidden states concatenated along the channels; epsilon 1e-3, which shows",
+        clip(matrices, eps=1e-3),
+        double,
+        numbered(double),
+        values,
+        layers=(1, 3),
         keys=lambda writer: writer.add_array("clip.vision.feature_layer", [1, 3]),
-    )  # fmt: skip
+    )
     yield case(
         "siglip",
         "no class token, a patch bias, tanh GELU, epsilon 1e-6",
-        siglip(matrices), mlp, numbered(mlp), values,
-    )  # fmt: skip
+        siglip(matrices),
+        mlp,
+        numbered(mlp),
+        values,
+    )
 
 
 def projectors(values):
@@ -119,7 +136,9 @@ def projectors(values):
     linear = randomize(nn.Sequential(nn.Linear(16, WIDTH)), matrices)
     yield case("linear", "a single linear projector", small, linear, numbered(linear), values, legacy=True)
     yi = randomize(
-        nn.Sequential(nn.Linear(16, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
+        nn.Sequential(
+            nn.Linear(16, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)
+        ),
         matrices,
     )
     yield case("yi-vl", "Linear, LayerNorm, GELU, Linear, LayerNorm", small, yi, numbered(yi), values, legacy=True)
