@@ -28,7 +28,7 @@ def add_vocabulary(writer):
 
 
 def interleave(weight, heads):
-    """Rows of a q or k projection as llama-architecture files have them: i and i + d/2 of a head become 2i and 2i + 1."""
+    """Rows of a q or k projection as llama files have them: i and i + d/2 of a head become 2i and 2i + 1."""
     rows = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return rows.transpose(1, 2).reshape(weight.shape)
 
