@@ -11,6 +11,7 @@ use half::f16;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+pub mod matmul;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
@@ -66,6 +67,17 @@ impl<'a> OutTile<'a> {
     /// Number of weight rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Adds `bias[r]` to every element `(c, r)`.
+    pub fn add_bias(&mut self, bias: &[f32]) {
+        assert_eq!(bias.len(), self.rows, "bias");
+        for c in 0..self.cols {
+            for (r, b) in bias.iter().enumerate() {
+                // SAFETY: in range, by the loops and the constructors' contract.
+                unsafe { *self.ptr.add(c * self.stride + r) += b }
+            }
+        }
     }
 
     /// Writes element `(c, r)`.
