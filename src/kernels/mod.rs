@@ -32,6 +32,30 @@ pub struct Q8Rows<'a> {
     pub k: usize,
 }
 
+impl<'a> Q8Rows<'a> {
+    /// Panics unless every slice has the length that `cols` rows need.
+    fn check(&self, cols: usize) {
+        assert_eq!(self.k % Q8_BLOCK, 0, "whole blocks in a row");
+        let lengths = (self.qs.len(), self.scales.len(), self.sums.len());
+        assert_eq!(
+            lengths,
+            (cols * self.k, cols * (self.k / Q8_BLOCK), cols * (self.k / 16)),
+            "activations for the tile"
+        );
+    }
+
+    /// Row `c` alone.
+    fn row(&self, c: usize) -> Self {
+        let k = self.k;
+        Self {
+            qs: &self.qs[c * k..][..k],
+            scales: &self.scales[c * (k / Q8_BLOCK)..][..k / Q8_BLOCK],
+            sums: &self.sums[c * (k / 16)..][..k / 16],
+            k,
+        }
+    }
+}
+
 /// Where a matmul writes: `cols` rows of `rows` values, `stride` apart; element `(c, r)` is at `c · stride + r`.
 ///
 /// A tile is a window of a `[cols, stride]` matrix, so several workers can fill disjoint windows of one matrix.
