@@ -4,6 +4,8 @@ mod cpu;
 mod decoder;
 mod error;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
 pub mod image;
 #[doc(hidden)]
 pub mod kernels;

@@ -45,9 +45,8 @@ pub fn save(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
 /// [`Error::Io`]; [`Error::InvalidArgument`] if the file is anything else.
 pub fn load(path: &Path) -> Result<(Vec<f32>, Vec<usize>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    parse(&bytes).ok_or_else(|| {
-        Error::argument("path", format!("{} is not a NumPy file of float32 in C order", path.display()))
-    })
+    parse(&bytes)
+        .ok_or_else(|| Error::argument("path", format!("{} is not a NumPy file of float32 in C order", path.display())))
 }
 
 fn parse(bytes: &[u8]) -> Option<(Vec<f32>, Vec<usize>)> {

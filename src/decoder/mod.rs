@@ -7,3 +7,6 @@ pub mod rope;
 
 pub use config::Config;
 pub use forward::{Decoder, Row};
+
+#[cfg(test)]
+mod tests;

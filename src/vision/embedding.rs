@@ -64,7 +64,9 @@ impl Embedding {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         match npy::load(path.as_ref())? {
             (values, shape) if shape.len() == 2 => Self::new(values, shape[1]),
-            (_, shape) => Err(Error::argument("path", format!("an array of shape {shape:?}, expected [tokens, width]"))),
+            (_, shape) => {
+                Err(Error::argument("path", format!("an array of shape {shape:?}, expected [tokens, width]")))
+            }
         }
     }
 }

@@ -57,7 +57,10 @@ pub(super) fn pool(x: &[f32], channels: usize) -> Vec<f32> {
     for map in 0..x.len() / (PATCHES * channels) {
         for (y, x_at) in (0..SIDE * SIDE / 4).map(|i| (i / (SIDE / 2) * 2, i % (SIDE / 2) * 2)) {
             out.extend((0..channels).map(|c| {
-                0.25 * (at(map, y, x_at, c) + at(map, y, x_at + 1, c) + at(map, y + 1, x_at, c) + at(map, y + 1, x_at + 1, c))
+                0.25 * (at(map, y, x_at, c)
+                    + at(map, y, x_at + 1, c)
+                    + at(map, y + 1, x_at, c)
+                    + at(map, y + 1, x_at + 1, c))
             }));
         }
     }

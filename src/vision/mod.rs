@@ -12,7 +12,8 @@ pub use embedding::Embedding;
 use crate::cpu::{Canceller, Cpu};
 use crate::error::{Error, Result};
 use crate::gguf::File;
-use crate::image::{Image, Preprocessor, Tiles, unpad};
+use crate::image::anyres::unpad;
+use crate::image::{Image, Preprocessor, Tiles};
 use crate::weights::Loader;
 use projector::Projector;
 use tower::Tower;
@@ -116,3 +117,6 @@ fn buffer_len(what: &'static str, a: usize, b: usize, c: usize) -> Result<usize>
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

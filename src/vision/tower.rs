@@ -1,7 +1,7 @@
 //! The vision transformer: CLIP's and SigLIP's image towers.
 
-use super::config::Config;
 use super::buffer_len;
+use super::config::Config;
 use crate::cpu::{Heads, Pass};
 use crate::error::{Error, Result};
 use crate::image::Tiles;
@@ -11,10 +11,10 @@ use crate::weights::{Linear, Loader, Norm};
 /// A tower's weights.
 pub(super) struct Tower {
     config: Config,
-    patch: Linear,                   // [width, 3 · patch_size²], a convolution whose stride is its size
-    class_token: Option<Vec<f32>>,   // [width]
-    positions: Vec<f32>,             // [rows, width]; row 0 is the class token's
-    pre_norm: Option<Norm>,          // CLIP only
+    patch: Linear,                 // [width, 3 · patch_size²], a convolution whose stride is its size
+    class_token: Option<Vec<f32>>, // [width]
+    positions: Vec<f32>,           // [rows, width]; row 0 is the class token's
+    pre_norm: Option<Norm>,        // CLIP only
     blocks: Vec<Block>,
 }
 
@@ -147,11 +147,9 @@ impl Block {
                 let all = w.linear(&name("attn_qkv"), 3 * d, d)?;
                 [0, 1, 2].map(|i| all.slice(i * d, d))
             }
-            false => [
-                w.linear(&name("attn_q"), d, d)?,
-                w.linear(&name("attn_k"), d, d)?,
-                w.linear(&name("attn_v"), d, d)?,
-            ],
+            false => {
+                [w.linear(&name("attn_q"), d, d)?, w.linear(&name("attn_k"), d, d)?, w.linear(&name("attn_v"), d, d)?]
+            }
         };
         let (fc1, fc2) = if c.swapped_ffn { ("ffn_down", "ffn_up") } else { ("ffn_up", "ffn_down") };
         Ok(Self {
