@@ -1,9 +1,21 @@
 //! LLaVA inference from GGUF files.
 
+mod cpu;
+mod decoder;
 mod error;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
 pub mod image;
+#[doc(hidden)]
+pub mod kernels;
+#[doc(hidden)]
+pub mod npy;
 pub mod quant;
+mod threads;
+mod vision;
+mod weights;
 
 pub use error::{Error, Result};
 pub use image::Image;
+pub use vision::Embedding;

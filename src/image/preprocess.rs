@@ -90,6 +90,13 @@ impl Preprocessor {
         self.pad
     }
 
+    /// Tiles across and down that a picture of `original` size is cut into, for [`Fit::AnyRes`].
+    pub fn grid(&self, original: (u32, u32)) -> Option<(usize, usize)> {
+        let Fit::AnyRes { pinpoints } = &self.fit else { return None };
+        let (width, height) = best_resolution(original, pinpoints)?;
+        Some(((width / self.side) as usize, (height / self.side) as usize))
+    }
+
     /// The tower's input for `image`.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use half::f16;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+pub mod matmul;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
@@ -29,6 +30,30 @@ pub struct Q8Rows<'a> {
     pub sums: &'a [i16],
     /// Row length, a multiple of 32.
     pub k: usize,
+}
+
+impl<'a> Q8Rows<'a> {
+    /// Panics unless every slice has the length that `cols` rows need.
+    fn check(&self, cols: usize) {
+        assert_eq!(self.k % Q8_BLOCK, 0, "whole blocks in a row");
+        let lengths = (self.qs.len(), self.scales.len(), self.sums.len());
+        assert_eq!(
+            lengths,
+            (cols * self.k, cols * (self.k / Q8_BLOCK), cols * (self.k / 16)),
+            "activations for the tile"
+        );
+    }
+
+    /// Row `c` alone.
+    fn row(&self, c: usize) -> Self {
+        let k = self.k;
+        Self {
+            qs: &self.qs[c * k..][..k],
+            scales: &self.scales[c * (k / Q8_BLOCK)..][..k / Q8_BLOCK],
+            sums: &self.sums[c * (k / 16)..][..k / 16],
+            k,
+        }
+    }
 }
 
 /// Where a matmul writes: `cols` rows of `rows` values, `stride` apart; element `(c, r)` is at `c · stride + r`.
@@ -66,6 +91,17 @@ impl<'a> OutTile<'a> {
     /// Number of weight rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Adds `bias[r]` to every element `(c, r)`.
+    pub fn add_bias(&mut self, bias: &[f32]) {
+        assert_eq!(bias.len(), self.rows, "bias");
+        for c in 0..self.cols {
+            for (r, b) in bias.iter().enumerate() {
+                // SAFETY: in range, by the loops and the constructors' contract.
+                unsafe { *self.ptr.add(c * self.stride + r) += b }
+            }
+        }
     }
 
     /// Writes element `(c, r)`.

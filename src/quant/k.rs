@@ -1,0 +1,192 @@
+//! The k-quants: super-blocks of 256 values, whose sub-blocks have small integer scales of their own.
+//!
+//! Bit fields are split over bytes so that one shift of 32 or 64 bytes yields consecutive values: with `n` the index
+//! of a value, 2-bit fields lie in byte `n / 128 · 32 + n % 32` at bit `n / 32 % 4 · 2`, single bits in byte `n % 32`
+//! at bit `n / 32`.
+
+#![allow(non_camel_case_types)]
+
+use super::{Block, Unpacked, half_to_f32};
+use bytemuck::{Pod, Zeroable};
+
+/// 2 bits, `x = d · scale · q − dmin · min`; scale and min are the nibbles of `scales`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q2_K {
+    pub(crate) scales: [u8; 16],
+    pub(crate) qs: [u8; 64],
+    pub(crate) d: [u8; 2],
+    pub(crate) dmin: [u8; 2],
+}
+
+/// 3 bits, `x = d · scale · q`, the third bit in `hmask`: a clear bit means −4.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q3_K {
+    pub(crate) hmask: [u8; 32],
+    pub(crate) qs: [u8; 64],
+    pub(crate) scales: [u8; 12],
+    pub(crate) d: [u8; 2],
+}
+
+/// 4 bits, `x = d · scale · q − dmin · min`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q4_K {
+    pub(crate) d: [u8; 2],
+    pub(crate) dmin: [u8; 2],
+    pub(crate) scales: [u8; 12],
+    pub(crate) qs: [u8; 128],
+}
+
+/// 5 bits, `x = d · scale · q − dmin · min`, the fifth bit in `qh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q5_K {
+    pub(crate) d: [u8; 2],
+    pub(crate) dmin: [u8; 2],
+    pub(crate) scales: [u8; 12],
+    pub(crate) qh: [u8; 32],
+    pub(crate) qs: [u8; 128],
+}
+
+/// 6 bits, `x = d · scale · (q − 32)`, the upper two bits in `qh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q6_K {
+    pub(crate) ql: [u8; 128],
+    pub(crate) qh: [u8; 64],
+    pub(crate) scales: [i8; 16],
+    pub(crate) d: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Q2_K>() == 84 && align_of::<Q2_K>() == 1);
+const _: () = assert!(size_of::<Q3_K>() == 110 && align_of::<Q3_K>() == 1);
+const _: () = assert!(size_of::<Q4_K>() == 144 && align_of::<Q4_K>() == 1);
+const _: () = assert!(size_of::<Q5_K>() == 176 && align_of::<Q5_K>() == 1);
+const _: () = assert!(size_of::<Q6_K>() == 210 && align_of::<Q6_K>() == 1);
+
+impl Block for Q2_K {
+    const LEN: usize = 256;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut Unpacked) {
+        let (d, dmin) = (half_to_f32(self.d), half_to_f32(self.dmin));
+        for (g, &byte) in self.scales.iter().enumerate() {
+            out.scales[g] = d * f32::from(byte & 15);
+            out.mins[g] = dmin * f32::from(byte >> 4);
+        }
+        for n in 0..256 {
+            out.q[n] = two_bits(&self.qs, n) as i8;
+        }
+    }
+}
+
+impl Block for Q3_K {
+    const LEN: usize = 256;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut Unpacked) {
+        let d = half_to_f32(self.d);
+        for (scale, s) in out.scales.iter_mut().zip(q3_k_scales(&self.scales)) {
+            *scale = d * f32::from(s);
+        }
+        for n in 0..256 {
+            out.q[n] = (two_bits(&self.qs, n) | one_bit(&self.hmask, n) << 2) as i8 - 4;
+        }
+    }
+}
+
+impl Block for Q4_K {
+    const LEN: usize = 256;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut Unpacked) {
+        unpack_scales_mins(self.d, self.dmin, &self.scales, out);
+        for n in 0..256 {
+            out.q[n] = nibble::<32>(&self.qs, n) as i8;
+        }
+    }
+}
+
+impl Block for Q5_K {
+    const LEN: usize = 256;
+    const GROUP: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut Unpacked) {
+        unpack_scales_mins(self.d, self.dmin, &self.scales, out);
+        for n in 0..256 {
+            out.q[n] = (nibble::<32>(&self.qs, n) | one_bit(&self.qh, n) << 4) as i8;
+        }
+    }
+}
+
+impl Block for Q6_K {
+    const LEN: usize = 256;
+    const GROUP: usize = 16;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut Unpacked) {
+        let d = half_to_f32(self.d);
+        for (scale, &s) in out.scales.iter_mut().zip(&self.scales) {
+            *scale = d * f32::from(s);
+        }
+        for n in 0..256 {
+            out.q[n] = (nibble::<64>(&self.ql, n) | two_bits(&self.qh, n) << 4) as i8 - 32;
+        }
+    }
+}
+
+/// Values `n` and `n + SPAN` share a byte.
+#[inline(always)]
+fn nibble<const SPAN: usize>(bytes: &[u8; 128], n: usize) -> u8 {
+    bytes[n / (2 * SPAN) * SPAN + n % SPAN] >> (n / SPAN % 2 * 4) & 15
+}
+
+#[inline(always)]
+fn two_bits(bytes: &[u8; 64], n: usize) -> u8 {
+    bytes[n / 128 * 32 + n % 32] >> (n / 32 % 4 * 2) & 3
+}
+
+#[inline(always)]
+fn one_bit(bytes: &[u8; 32], n: usize) -> u8 {
+    bytes[n % 32] >> (n / 32) & 1
+}
+
+/// The 16 scales of Q3_K, −32..=31: low nibbles in bytes 0..8, the upper two bits in bytes 8..12.
+#[inline(always)]
+pub(crate) fn q3_k_scales(bytes: &[u8; 12]) -> [i8; 16] {
+    std::array::from_fn(|g| {
+        let low = bytes[g % 8] >> (g / 8 * 4) & 15;
+        let high = bytes[8 + g % 4] >> (g / 4 * 2) & 3;
+        (low | high << 4) as i8 - 32
+    })
+}
+
+/// The 8 scales and 8 minima, 0..=63, of Q4_K and Q5_K; `get_scale_min_k4` in ggml.
+#[inline(always)]
+pub(crate) fn q4_k_scales_mins(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+    let scales = std::array::from_fn(|g| match g {
+        0..4 => bytes[g] & 63,
+        _ => bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4,
+    });
+    let mins = std::array::from_fn(|g| match g {
+        0..4 => bytes[g + 4] & 63,
+        _ => bytes[g + 4] >> 4 | bytes[g] >> 6 << 4,
+    });
+    (scales, mins)
+}
+
+#[inline(always)]
+fn unpack_scales_mins(d: [u8; 2], dmin: [u8; 2], scales: &[u8; 12], out: &mut Unpacked) {
+    let (d, dmin) = (half_to_f32(d), half_to_f32(dmin));
+    let (scales, mins) = q4_k_scales_mins(scales);
+    for g in 0..8 {
+        out.scales[g] = d * f32::from(scales[g]);
+        out.mins[g] = dmin * f32::from(mins[g]);
+    }
+}
