@@ -9,9 +9,12 @@ mod golden;
 pub mod image;
 #[doc(hidden)]
 pub mod kernels;
+mod model;
 #[doc(hidden)]
 pub mod npy;
 pub mod quant;
+mod sample;
+mod session;
 mod threads;
 mod vision;
 mod weights;

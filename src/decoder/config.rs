@@ -141,6 +141,15 @@ impl Config {
         })
     }
 
+    /// Positions of a conversation unless the caller says otherwise: what the model was trained with. LongRoPE's
+    /// long divisors cost quality on short texts, so its models stay with the short ones.
+    pub fn default_context(&self) -> usize {
+        match self.rope_scaling {
+            Scaling::LongRope { original, .. } => original.min(self.context_length),
+            _ => self.context_length,
+        }
+    }
+
     /// Width of all query heads.
     pub fn q_width(&self) -> usize {
         self.n_head * self.head_dim
