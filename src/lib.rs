@@ -1,5 +1,7 @@
 //! LLaVA inference from GGUF files.
 
 mod error;
+pub mod gguf;
+pub mod quant;
 
 pub use error::{Error, Result};

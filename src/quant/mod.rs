@@ -3,7 +3,6 @@
 //! One file per block family. Layouts and formulas follow ggml's `ggml-common.h` and `ggml-quants.c`; every
 //! type dequantises bit-equal to gguf-py (`tests/golden/blocks`).
 
-
 /// How a tensor's values are stored. Names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
