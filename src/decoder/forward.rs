@@ -1,7 +1,7 @@
 //! The forward pass of a LLaMA-family decoder.
 
 use super::config::{Arch, Config};
-use super::kv::{KvCache, KvShape, KvType};
+use super::kv::{KvShape, KvType};
 use super::rope::Rope;
 use crate::cpu::{Heads, Pass, Segment};
 use crate::error::{Error, Result};
