@@ -170,15 +170,14 @@ pub(crate) fn q3_k_scales(bytes: &[u8; 12]) -> [i8; 16] {
 /// The 8 scales and 8 minima, 0..=63, of Q4_K and Q5_K; `get_scale_min_k4` in ggml.
 #[inline(always)]
 pub(crate) fn q4_k_scales_mins(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let scales = std::array::from_fn(|g| match g {
-        0..4 => bytes[g] & 63,
-        _ => bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4,
-    });
-    let mins = std::array::from_fn(|g| match g {
-        0..4 => bytes[g + 4] & 63,
-        _ => bytes[g + 4] >> 4 | bytes[g] >> 6 << 4,
-    });
-    (scales, mins)
+    let word = |i| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+    // Four values at a time: the first four in the low 6 bits of a byte, of the others the low 4 bits in `c` and the
+    // upper 2 above the first four.
+    let (a, b, c) = (word(0), word(4), word(8));
+    let first = |a: u32| a & 0x3f3f_3f3f;
+    let others = |low: u32, a: u32| low & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4;
+    let join = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32).to_le_bytes();
+    (join(first(a), others(c, a)), join(first(b), others(c >> 4, b)))
 }
 
 #[inline(always)]
