@@ -133,7 +133,8 @@ pub struct Kernels {
     /// f32 matmul by [`BlockType`].
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
-    /// nearest, ties to even.
+    /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
+    /// largest magnitude is below about 4e-37 becomes zero.
     pub quantize_q8: QuantizeQ8,
     /// `out = x / sqrt(mean(x²) + eps) · w`: x, w, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),

@@ -5,9 +5,10 @@
 //! scaled and added to eight lanes. The lanes of an output are added at its end. This order, and the result to the
 //! bit, is the same however many rows and columns are in flight.
 //!
-//! Integers are exact: the pairs stay below 2 · 128 · 127, so `maddubs` does not saturate. What differs from scalar is
-//! the order of the f32 sum, `k / 4 + 8` terms for scalar's `k / 32`; both are within `(k / 32 + 8) · 2⁻²³` of the
-//! exact result, relative to the sum of the terms' magnitudes.
+//! Integers are exact: pairs are at most 2 · 128 · 127, so `maddubs` does not saturate. What differs from scalar is the
+//! order of the f32 sum. Here as there an output is the end of a chain of at most `k / 16` additions and a few more
+//! roundings, so both are within `(k / 16 + 8) · 2⁻²⁴` of the exact result, relative to the sum of the magnitudes of
+//! the products.
 
 use super::super::super::{OutTile, Q8Rows};
 use super::lanes::sum;
