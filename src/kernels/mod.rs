@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 
 pub mod matmul;
 pub mod scalar;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
@@ -113,6 +115,9 @@ impl<'a> OutTile<'a> {
     }
 }
 
+/// Bytes of whole blocks to f32, one value for each value in the blocks.
+pub type Dequantize = fn(&[u8], &mut [f32]);
+
 /// `out[c, r] = Σ_k w[r, k] · x[c, k]` with quantised activations.
 ///
 /// Arguments: the weight rows' bytes (`out.rows()` rows, back to back), the activations, where to write, scratch
@@ -123,23 +128,30 @@ pub type MatmulQ8 = fn(&[u8], Q8Rows<'_>, &mut OutTile<'_>, &mut Vec<f32>);
 /// is `k`.
 pub type MatmulF32 = fn(&[u8], &[f32], usize, &mut OutTile<'_>, &mut Vec<f32>);
 
+/// See [`Kernels::quantize_q8`].
+pub type QuantizeQ8 = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]);
+
+/// See [`Kernels::layer_norm`].
+pub type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
 /// One instruction set's kernels. Slices are checked for length (`assert!`), so calls are safe.
 pub struct Kernels {
     /// `scalar`, `avx2`, ...
     pub name: &'static str,
-    /// Bytes of whole blocks to f32, by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
-    pub dequantize: [fn(&[u8], &mut [f32]); BlockType::ALL.len()],
+    /// Dequantization by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
+    pub dequantize: [Dequantize; BlockType::ALL.len()],
     /// Integer matmul by [`BlockType`]; `None` for float types.
     pub matmul_q8: [Option<MatmulQ8>; BlockType::ALL.len()],
     /// f32 matmul by [`BlockType`].
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
-    /// nearest, ties to even.
-    pub quantize_q8: fn(&[f32], &mut [i8], &mut [f32], &mut [i16]),
+    /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
+    /// largest magnitude is below about 4e-37 becomes zero.
+    pub quantize_q8: QuantizeQ8,
     /// `out = x / sqrt(mean(x²) + eps) · w`: x, w, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// `out = (x − mean) / sqrt(var + eps) · w + b` (biased variance): x, w, b, eps, out.
-    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub layer_norm: LayerNorm,
     /// In place: `exp(x − max) / Σ`.
     pub softmax: fn(&mut [f32]),
     /// `gate = gate · sigmoid(gate) · up`: gate, up.

@@ -1,8 +1,8 @@
 //! The k-quants: super-blocks of 256 values, whose sub-blocks have small integer scales of their own.
 //!
-//! Bit fields are split over bytes so that one shift of 32 or 64 bytes yields consecutive values: with `n` the index
-//! of a value, 2-bit fields lie in byte `n / 128 · 32 + n % 32` at bit `n / 32 % 4 · 2`, single bits in byte `n % 32`
-//! at bit `n / 32`.
+//! Bit fields are split over bytes so that shifting 32 bytes yields 32 consecutive values. Of group `j` of 32, value
+//! `l` has its 4-bit field in byte `j / 2 · 32 + l` at bit `j % 2 · 4`, a 2-bit field in byte `j / 4 · 32 + l` at bit
+//! `j % 4 · 2`, a single bit in byte `l` at bit `j`. Q6_K alone pairs groups `j` and `j + 2` in its 4-bit fields.
 
 #![allow(non_camel_case_types)]
 
@@ -77,9 +77,7 @@ impl Block for Q2_K {
             out.scales[g] = d * f32::from(byte & 15);
             out.mins[g] = dmin * f32::from(byte >> 4);
         }
-        for n in 0..256 {
-            out.q[n] = two_bits(&self.qs, n) as i8;
-        }
+        fill(out, |j, l| two_bits(&self.qs, j, l) as i8);
     }
 }
 
@@ -93,9 +91,7 @@ impl Block for Q3_K {
         for (scale, s) in out.scales.iter_mut().zip(q3_k_scales(&self.scales)) {
             *scale = d * f32::from(s);
         }
-        for n in 0..256 {
-            out.q[n] = (two_bits(&self.qs, n) | one_bit(&self.hmask, n) << 2) as i8 - 4;
-        }
+        fill(out, |j, l| (two_bits(&self.qs, j, l) | one_bit(&self.hmask, j, l) << 2) as i8 - 4);
     }
 }
 
@@ -106,9 +102,7 @@ impl Block for Q4_K {
     #[inline(always)]
     fn unpack(&self, out: &mut Unpacked) {
         unpack_scales_mins(self.d, self.dmin, &self.scales, out);
-        for n in 0..256 {
-            out.q[n] = nibble::<32>(&self.qs, n) as i8;
-        }
+        fill(out, |j, l| four_bits(&self.qs, j, l) as i8);
     }
 }
 
@@ -119,9 +113,7 @@ impl Block for Q5_K {
     #[inline(always)]
     fn unpack(&self, out: &mut Unpacked) {
         unpack_scales_mins(self.d, self.dmin, &self.scales, out);
-        for n in 0..256 {
-            out.q[n] = (nibble::<32>(&self.qs, n) | one_bit(&self.qh, n) << 4) as i8;
-        }
+        fill(out, |j, l| (four_bits(&self.qs, j, l) | one_bit(&self.qh, j, l) << 4) as i8);
     }
 }
 
@@ -135,26 +127,36 @@ impl Block for Q6_K {
         for (scale, &s) in out.scales.iter_mut().zip(&self.scales) {
             *scale = d * f32::from(s);
         }
-        for n in 0..256 {
-            out.q[n] = (nibble::<64>(&self.ql, n) | two_bits(&self.qh, n) << 4) as i8 - 32;
+        fill(out, |j, l| {
+            let low = self.ql[j / 4 * 64 + j % 2 * 32 + l] >> (j / 2 % 2 * 4) & 15;
+            (low | two_bits(&self.qh, j, l) << 4) as i8 - 32
+        });
+    }
+}
+
+/// Computes value `l` of each group `j` of 32; the inner loop has fixed shifts, which lets it be vectorised.
+#[inline(always)]
+fn fill(out: &mut Unpacked, value: impl Fn(usize, usize) -> i8) {
+    for (j, group) in out.q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (l, q) in group.iter_mut().enumerate() {
+            *q = value(j, l);
         }
     }
 }
 
-/// Values `n` and `n + SPAN` share a byte.
 #[inline(always)]
-fn nibble<const SPAN: usize>(bytes: &[u8; 128], n: usize) -> u8 {
-    bytes[n / (2 * SPAN) * SPAN + n % SPAN] >> (n / SPAN % 2 * 4) & 15
+fn four_bits(bytes: &[u8; 128], j: usize, l: usize) -> u8 {
+    bytes[j / 2 * 32 + l] >> (j % 2 * 4) & 15
 }
 
 #[inline(always)]
-fn two_bits(bytes: &[u8; 64], n: usize) -> u8 {
-    bytes[n / 128 * 32 + n % 32] >> (n / 32 % 4 * 2) & 3
+fn two_bits(bytes: &[u8; 64], j: usize, l: usize) -> u8 {
+    bytes[j / 4 * 32 + l] >> (j % 4 * 2) & 3
 }
 
 #[inline(always)]
-fn one_bit(bytes: &[u8; 32], n: usize) -> u8 {
-    bytes[n % 32] >> (n / 32) & 1
+fn one_bit(bytes: &[u8; 32], j: usize, l: usize) -> u8 {
+    bytes[l] >> j & 1
 }
 
 /// The 16 scales of Q3_K, −32..=31: low nibbles in bytes 0..8, the upper two bits in bytes 8..12.
@@ -170,15 +172,14 @@ pub(crate) fn q3_k_scales(bytes: &[u8; 12]) -> [i8; 16] {
 /// The 8 scales and 8 minima, 0..=63, of Q4_K and Q5_K; `get_scale_min_k4` in ggml.
 #[inline(always)]
 pub(crate) fn q4_k_scales_mins(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let scales = std::array::from_fn(|g| match g {
-        0..4 => bytes[g] & 63,
-        _ => bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4,
-    });
-    let mins = std::array::from_fn(|g| match g {
-        0..4 => bytes[g + 4] & 63,
-        _ => bytes[g + 4] >> 4 | bytes[g] >> 6 << 4,
-    });
-    (scales, mins)
+    let word = |i| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+    // Four values at a time: the first four in the low 6 bits of a byte, of the others the low 4 bits in `c` and the
+    // upper 2 above the first four.
+    let (a, b, c) = (word(0), word(4), word(8));
+    let first = |a: u32| a & 0x3f3f_3f3f;
+    let others = |low: u32, a: u32| low & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4;
+    let join = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32).to_le_bytes();
+    (join(first(a), others(c, a)), join(first(b), others(c >> 4, b)))
 }
 
 #[inline(always)]

@@ -1,9 +1,9 @@
 //! The block formats of GGUF tensors: sizes, scalar dequantization, activation quantization.
 //!
 //! One file per block family. Layouts and formulas follow ggml's `ggml-common.h` and `ggml-quants.c`; every
-//! type dequantises bit-equal to gguf-py (`tests/golden/blocks`).
+//! type dequantises bit-equal to gguf-py (`tests/golden/blocks`), the payloads of NaN aside.
 //!
-//! A quantised block says only how to take it apart ([`Block::unpack`]); dequantization and the scalar matmul are
+//! A quantised block says only how to take it apart (`Block::unpack`); dequantization and the scalar matmul are
 //! written once on top of that.
 
 pub(crate) mod float;
@@ -121,7 +121,7 @@ impl BlockType {
 
     /// Bytes of a row of `len` values; `None` if `len` is not a multiple of the block or the size overflows.
     pub const fn row_bytes(self, len: usize) -> Option<usize> {
-        if len % self.block_len() != 0 {
+        if !len.is_multiple_of(self.block_len()) {
             return None;
         }
         (len / self.block_len()).checked_mul(self.block_bytes())

@@ -11,7 +11,7 @@ use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::quant::{BlockType, dequantize_blocks};
 
 mod activation;
-mod erf;
+pub(super) mod erf;
 mod matmul;
 mod norm;
 mod quantize;
