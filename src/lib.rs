@@ -2,6 +2,7 @@
 
 mod error;
 pub mod gguf;
+pub mod prompt;
 pub mod quant;
 pub mod tokenizer;
 
