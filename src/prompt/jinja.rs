@@ -18,8 +18,9 @@ const IMAGE: char = '\u{fdd0}';
 const IMAGE_TAG: &str = "<image>";
 /// Bounds a rendering to about a million steps or 64 MB, beside 64 copies of the conversation.
 const FUEL: u64 = 1_000_000;
-/// Real templates stay below 30 kB. The parser nests on operators, so this also bounds its use of the stack.
-const MAX_SOURCE: usize = 128 << 10;
+/// Published templates stay below half of this. The compiler takes time quadratic in the length of a chain of operators
+/// (seconds for one of this length) and nests on it, so this also bounds its use of the stack.
+const MAX_SOURCE: usize = 32 << 10;
 /// Stack for compiling and rendering, enough for the deepest nesting that [`MAX_SOURCE`] allows.
 const STACK: usize = 64 << 20;
 
