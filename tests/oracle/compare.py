@@ -2,6 +2,7 @@
 
   compare.py logits OURS.npy ORACLE.npy     float [positions, vocabulary] each
   compare.py greedy OURS.json ORACLE.json   as llama_cpp.py greedy writes; ours needs only "name" and "ids"
+  compare.py gaps OURS.json ORACLE.json     ours as llama_cpp.py replay writes, of the oracle's greedy file
 
 Exits with 1 when shapes or prompts do not match; how far is too far is for the caller to say.
 """
@@ -41,14 +42,19 @@ def logits(args):
     print(f"relative by position: best {found['best']:.3e}  median {found['median']:.3e}  worst {found['worst']:.3e}")
 
 
-def greedy(args):
-    """Prints for each prompt the first step where the tokens part, and how close the oracle's two best logits were
-    there: a small gap is a coin toss, a large one a defect"""
+def prompts(args):
+    """(name, ours, oracle's) of every prompt of two files"""
     ours, oracle = ({p["name"]: p for p in json.load(open(path))["prompts"]} for path in (args.ours, args.oracle))
     if ours.keys() != oracle.keys():
         raise SystemExit(f"prompts differ: {sorted(ours.keys() ^ oracle.keys())}")
-    for name, theirs in oracle.items():
-        mine, ids = ours[name]["ids"], theirs["ids"]
+    return [(name, ours[name], oracle[name]) for name in oracle]
+
+
+def greedy(args):
+    """Prints for each prompt the first step where the tokens part, and how close the oracle's two best logits were
+    there: a small gap is a coin toss, a large one a defect"""
+    for name, ours, theirs in prompts(args):
+        mine, ids = ours["ids"], theirs["ids"]
         step = next((i for i, (a, b) in enumerate(zip(mine, ids)) if a != b), min(len(mine), len(ids)))
         if len(mine) == len(ids) == step:
             print(f"{name}: the same {step} tokens")
@@ -61,10 +67,26 @@ def greedy(args):
             print(f"its second was {second}, {first - next_best:.4f} behind")
 
 
+def gaps(args):
+    """Prints how far the gap between the oracle's two best tokens is from the oracle's, over all steps, and the
+    widest gap of the oracle at which ours had another best token"""
+    off, lost = [], []
+    for name, ours, theirs in prompts(args):
+        if len(ours["steps"]) != len(theirs["top2"]):
+            raise SystemExit(f"{name}: {len(ours['steps'])} steps, the oracle has {len(theirs['top2'])}")
+        for (best, a, b), (token, first, _, second) in zip(ours["steps"], theirs["top2"]):
+            off.append(abs(a - b - (first - second)))
+            if best != token:
+                lost.append(first - second)
+    mean, high, most = np.mean(off), np.percentile(off, 99), max(off)
+    print(f"{len(off)} steps: gap off by {mean:.3f} on average, {high:.3f} at the 99th percentile, {most:.3f} at most")
+    print(f"another best token at {len(lost)} steps" + (f", the widest gap there {max(lost):.3f}" if lost else ""))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for run in (logits, greedy):
+    for run in (logits, greedy, gaps):
         command = commands.add_parser(run.__name__)
         command.add_argument("ours")
         command.add_argument("oracle")

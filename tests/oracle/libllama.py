@@ -71,6 +71,8 @@ def _load():
     found = importlib.metadata.version("xllamacpp")
     if found != VERSION:
         raise SystemExit(f"xllamacpp {VERSION} is needed (its struct layouts are), found {found}")
+    # OpenMP's threads spin at every barrier unless told not to: five times slower on a machine with other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     folder = importlib.util.find_spec("xllamacpp").submodule_search_locations[0]
     lib = c.CDLL(os.path.join(folder, "xllamacpp.abi3.so"))
     ptr, i32, size = c.c_void_p, c.c_int32, c.c_size_t

@@ -3,12 +3,14 @@
   llama_cpp.py models --vocab VOCAB.gguf --out DIR         a random model for each quantization type
   llama_cpp.py logits --model F.gguf --ids ids.txt --out F.npy
   llama_cpp.py greedy --model F.gguf --prompts P.json --n 100 --out F.json
+  llama_cpp.py replay --model F.gguf --greedy F.json --kv f32 --out R.json
 
 `logits` writes float32 [ids, vocabulary]. `greedy` reads a JSON list of {"name", "text"} (special tokens in the
 text are recognised) and writes JSON: {"model", "xllamacpp", "kv", "prompts": [{"name", "prompt", "prompt_ids",
 "ids", "text", "top2"}]}, where ids end with the end-of-generation token or after n, and top2 has for every step
-[best id, its logit, second id, its logit]. Both run two threads and llama.cpp's defaults (f16 cache);
-`--kv f32` runs a f32 cache with plain attention.
+[best id, its logit, second id, its logit]. `replay` feeds the tokens of such a file, in one batch, and writes
+{"prompts": [{"name", "steps"}]} with [best id, logit of the file's best, logit of the file's second] for every step.
+All run two threads and llama.cpp's defaults (f16 cache); `--kv f32` runs a f32 cache with plain attention.
 """
 
 import argparse
@@ -74,13 +76,30 @@ def greedy(args):
     with open(args.prompts, encoding="utf-8") as file:
         prompts = json.load(file)
     model = libllama.Model(args.model)
-    done = [
-        {"name": p["name"], "prompt": p["text"], **continue_greedily(model, p["text"], args.n, args.kv)} for p in prompts
-    ]
+    done = []
+    for p in prompts:
+        done.append({"name": p["name"], "prompt": p["text"], **continue_greedily(model, p["text"], args.n, args.kv)})
     model.close()
     about = {"model": os.path.basename(args.model), "xllamacpp": libllama.VERSION, "kv": args.kv, "prompts": done}
     with open(args.out, "w", encoding="utf-8") as file:
         json.dump(about, file, ensure_ascii=False)
+
+
+def replay(args):
+    with open(args.greedy, encoding="utf-8") as file:
+        prompts = json.load(file)["prompts"]
+    model = libllama.Model(args.model, args.repack)
+    done = []
+    for p in prompts:
+        fed = p["prompt_ids"] + p["ids"][:-1]
+        context = libllama.Context(model, len(fed), args.kv)
+        rows = context.decode(fed, every=True)[len(p["prompt_ids"]) - 1 :]
+        context.close()
+        steps = [[int(row.argmax()), float(row[a]), float(row[b])] for row, (a, _, b, _) in zip(rows, p["top2"])]
+        done.append({"name": p["name"], "steps": steps})
+    model.close()
+    with open(args.out, "w", encoding="utf-8") as file:
+        json.dump({"prompts": done}, file)
 
 
 def main():
@@ -93,14 +112,20 @@ def main():
     command = commands.add_parser("logits", help="logits after every one of some token ids")
     command.add_argument("--ids", required=True, help="token ids, or a file of them")
     command.set_defaults(run=logits)
-    other = commands.add_parser("greedy", help="greedy continuations of prompts")
-    other.add_argument("--prompts", required=True, help='JSON list of {"name", "text"}')
-    other.add_argument("--n", type=int, default=100, help="tokens at most, each prompt (default 100)")
-    other.set_defaults(run=greedy)
-    for run in (command, other):
-        run.add_argument("--model", required=True, help="GGUF text model")
-        run.add_argument("--out", required=True, help="file to write")
-        run.add_argument("--kv", choices=["f16", "f32"], default="f16", help="type of the cache (default f16)")
+    runs = [command]
+    command = commands.add_parser("greedy", help="greedy continuations of prompts")
+    command.add_argument("--prompts", required=True, help='JSON list of {"name", "text"}')
+    command.add_argument("--n", type=int, default=100, help="tokens at most, each prompt (default 100)")
+    command.set_defaults(run=greedy)
+    runs.append(command)
+    command = commands.add_parser("replay", help="logits along the continuations that greedy wrote")
+    command.add_argument("--greedy", required=True, help="file that greedy wrote")
+    command.add_argument("--no-repack", dest="repack", action="store_false", help="without re-ordered weights")
+    command.set_defaults(run=replay)
+    for command in [*runs, command]:
+        command.add_argument("--model", required=True, help="GGUF text model")
+        command.add_argument("--out", required=True, help="file to write")
+        command.add_argument("--kv", choices=["f16", "f32"], default="f16", help="type of the cache (default f16)")
     args = parser.parse_args()
     args.run(args)
 

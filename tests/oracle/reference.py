@@ -1,6 +1,6 @@
 """A llama text model in float64, and how far llama.cpp is from it: the ground for every tolerance.
 
-  reference.py DIR      the table of README.md, for the models that `llama_cpp.py models --out DIR` wrote
+  reference.py F.gguf...    a line of README.md's table for each model
 
 Two references for the same dequantised weights. "exact" multiplies exact activations. "ggml" first rounds the
 input of every matrix product to what ggml multiplies weights of that type with: f16 and bf16 as such, the others as
@@ -15,7 +15,6 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 import libllama
-import synthetic
 from compare import difference, relative
 from llama_cpp import parse_ids
 
@@ -125,33 +124,37 @@ class Llama:
         return self.product(self.norm(x, "output_norm"), head, ggml)
 
 
-def row(name, path, ids):
+def row(path, ids):
     """One line of the table: relative errors of llama.cpp on a model"""
-    reference, model = Llama(path), libllama.Model(path)
+    reference, model, plain_model = Llama(path), libllama.Model(path), libllama.Model(path, repack=False)
     exact, rounded = reference.logits(ids), reference.logits(ids, ggml=True)
 
-    def run(kv, chunks):
+    def run(model, kv, chunks):
         context = libllama.Context(model, len(ids), kv)
         out = np.concatenate([context.decode(chunk, every=True) for chunk in chunks])
         context.close()
         return out
 
-    default, plain, single = run("f16", [ids]), run("f32", [ids]), run("f16", [[i] for i in ids])
+    default, f32_cache = run(model, "f16", [ids]), run(model, "f32", [ids])
+    one_by_one, unpacked = run(model, "f16", [[i] for i in ids]), run(plain_model, "f16", [ids])
     model.close()
-    a, b, c = difference(default, exact), difference(plain, exact), difference(plain, rounded)
-    cells = [a["relative"], a["worst"], b["relative"], c["best"], c["median"], c["worst"], relative(single, default)]
+    plain_model.close()
+    a, b, c = difference(default, exact), difference(f32_cache, exact), difference(f32_cache, rounded)
+    cells = [a["relative"], a["worst"], b["relative"], c["best"], c["median"], c["worst"]]
+    cells += [relative(one_by_one, default), relative(unpacked, default)]
+    name = os.path.basename(path).removesuffix(".gguf")
     print(f"| {name} |", " | ".join(f"{cell:.1e}" for cell in cells), f"| {a['top1']:.3f} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="folder of <type>.gguf")
+    parser.add_argument("models", nargs="+", help="GGUF text models of the llama architecture")
     parser.add_argument("--ids", default=os.path.join(os.path.dirname(__file__), "ids.txt"), help="as llama_cpp.py's")
     args = parser.parse_args()
-    print("| type | A | A, worst | B | C, best | C, median | C, worst | D | top-1 in A |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in synthetic.NAMES:
-        row(name, os.path.join(args.folder, name + ".gguf"), parse_ids(args.ids))
+    print("| model | A | A, worst | B | C, best | C, median | C, worst | D | E | top-1 in A |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for path in args.models:
+        row(path, parse_ids(args.ids))
 
 
 if __name__ == "__main__":
