@@ -35,7 +35,7 @@ fn reason(bytes: &[u8]) -> String {
 #[test]
 fn every_format_and_kind_of_pixel_decodes_as_pillow_does_and_upright() {
     let cases = golden("decode/expected.txt");
-    assert_eq!(cases.len(), 34);
+    assert_eq!(cases.len(), 35);
     for case in cases {
         let image = Image::open(folder().join(&case[0])).unwrap();
         assert_eq!(

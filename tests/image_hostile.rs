@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use llava::Error;
 use llava::image::{Image, Limits};
 
+const ROUNDS: usize = 500;
+
 /// Small enough that a damaged header cannot make the test slow.
 const LIMITS: Limits = Limits { max_pixels: 1 << 16, max_bytes: 1 << 20 };
 
@@ -47,7 +49,7 @@ fn no_damage_panics_or_gives_half_an_image() {
     let mut state = 7u32;
     let mut random = move |below: usize| {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-        (u64::from(state) * below as u64 >> 32) as usize
+        ((u64::from(state) * below as u64) >> 32) as usize
     };
     let (mut images, mut runs) = (0, 0);
     for (name, whole) in pictures() {
@@ -73,8 +75,6 @@ fn no_damage_panics_or_gives_half_an_image() {
     assert!(images > 0 && images < runs);
     assert_eq!(PANICS.load(Ordering::Relaxed), 0, "decoders panicked inside and were caught");
 }
-
-const ROUNDS: usize = 500;
 
 #[test]
 fn every_shortened_file_ends_in_an_error_while_pixels_are_missing() {

@@ -1,7 +1,7 @@
 //! A picture to the vision tower's input: fitted, resized, cut into tiles and normalised as the reference does.
 
 use super::anyres::{best_resolution, place};
-use super::resize::{Axis, Canvas, resize};
+use super::resize::{Axis, Canvas, buffer, resize};
 use super::{Image, with_capacity};
 use crate::error::{Error, Result};
 
@@ -131,8 +131,8 @@ impl Preprocessor {
         let placement = place(original, canvas);
         let picture = resize(rgb, original, placement.size)?;
         // Black, whatever the pad colour is.
-        let (canvas_width, canvas_height) = (canvas.0 as usize, canvas.1 as usize);
-        let mut padded = vec![0; 3 * canvas_width * canvas_height];
+        let canvas_width = canvas.0 as usize;
+        let mut padded = buffer("a padded image", 3 * u64::from(canvas.0) * u64::from(canvas.1))?;
         let row = 3 * placement.size.0 as usize;
         let (x, y) = (placement.offset.0 as usize, placement.offset.1 as usize);
         for (from, to) in picture.chunks_exact(row).zip(padded.chunks_exact_mut(3 * canvas_width).skip(y)) {
@@ -141,7 +141,7 @@ impl Preprocessor {
         let base = resize(rgb, original, (self.side, self.side))?;
 
         let side = self.side as usize;
-        let grid = (canvas_width / side, canvas_height / side);
+        let grid = (canvas_width / side, canvas.1 as usize / side);
         let mut views = vec![View { rgb: &base, stride: side, x: 0, y: 0 }];
         for tile in 0..grid.0 * grid.1 {
             let (x, y) = (tile % grid.0 * side, tile / grid.0 * side);

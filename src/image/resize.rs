@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::with_capacity;
+use super::{MAX_SIDE, with_capacity};
 use crate::error::{Error, Result};
 
 /// Fraction bits of a weight: 8 for the value, 2 for the sign and overshoot.
@@ -28,11 +28,12 @@ const MAX_BETWEEN: u64 = 1 << 30;
 /// byte for byte what `Image.resize(to, BICUBIC)` of Pillow before 13 returns: `[to.1, to.0, 3]`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if a side is 0 or `rgb` is not `from.0 * from.1 * 3` long; [`Error::OutOfMemory`] if the
+/// [`Error::InvalidArgument`] if a side is 0 or above 65535 or `rgb` is not `from.0 * from.1 * 3` long; [`Error::OutOfMemory`] if the
 /// result or the picture between the two passes would take more than 1 GiB.
 pub fn resize(rgb: &[u8], from: (u32, u32), to: (u32, u32)) -> Result<Vec<u8>> {
-    if from.0 == 0 || from.1 == 0 || to.0 == 0 || to.1 == 0 {
-        return Err(Error::argument("size", format!("cannot resize {from:?} to {to:?}: a side is 0")));
+    if [from.0, from.1, to.0, to.1].iter().any(|&side| side == 0 || side > MAX_SIDE) {
+        let reason = format!("cannot resize {from:?} to {to:?}: a side must have 1 to {MAX_SIDE} pixels");
+        return Err(Error::argument("size", reason));
     }
     let (width, height) = (from.0 as usize, from.1 as usize);
     let expected = u64::from(from.0) * u64::from(from.1);
@@ -79,6 +80,7 @@ impl<'a> Canvas<'a> {
         let columns = Taps::new(x, self.left..self.left + self.width)?;
         let rows = Taps::new(y, self.top..self.top + self.height)?;
         let row_bytes = 3 * x.window.len();
+        let mut resized = buffer("a resized image", y.window.len() as u64 * row_bytes as u64)?;
 
         // A row of bare canvas and the picture's rows that some wanted row needs, after the first pass.
         let bare: Vec<u8> = (0..x.window.len()).flat_map(|i| self.fill.map(|v| clip(columns.bare(i, v)))).collect();
@@ -88,7 +90,6 @@ impl<'a> Canvas<'a> {
             columns.across(&self.rgb[3 * row * self.width..][..3 * self.width], self.fill, out);
         }
 
-        let mut resized = buffer("a resized image", y.window.len() as u64 * row_bytes as u64)?;
         let mut sums = vec![0; row_bytes];
         for (i, out) in resized.chunks_exact_mut(row_bytes).enumerate() {
             for (sum, &v) in sums.iter_mut().zip(&bare) {
@@ -182,9 +183,9 @@ impl Taps {
 
     /// All positions in the picture that have a weight: they move with the output position.
     fn span(&self) -> Range<usize> {
-        let ends = self.first.iter().zip(self.starts.windows(2)).map(|(first, s)| first + s[1] - s[0]);
+        let mut ends = self.first.iter().zip(self.starts.windows(2)).map(|(first, s)| first + s[1] - s[0]);
         let start = self.first.first().copied().unwrap_or(0);
-        start..ends.last().unwrap_or(start)
+        start..ends.next_back().unwrap_or(start)
     }
 
     /// Resizes one row of the picture, `[picture, 3]`, to `out` `[window, 3]`.
@@ -223,7 +224,7 @@ fn fixed(weight: f64) -> i32 {
 }
 
 /// `bytes` zero bytes, or an error if that is more than is allowed or than there is.
-fn buffer(what: &'static str, bytes: u64) -> Result<Vec<u8>> {
+pub(super) fn buffer(what: &'static str, bytes: u64) -> Result<Vec<u8>> {
     if bytes > MAX_BETWEEN {
         let reason = format!("at most {MAX_BETWEEN} are allowed: scale the image down first");
         return Err(Error::OutOfMemory { what, bytes, reason });
@@ -231,4 +232,45 @@ fn buffer(what: &'static str, bytes: u64) -> Result<Vec<u8>> {
     let mut v = with_capacity(what, bytes as usize)?;
     v.resize(bytes as usize, 0);
     Ok(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes() -> impl Iterator<Item = (usize, usize)> {
+        let small = (1..90).flat_map(|input| (1..90).map(move |output| (input, output)));
+        small.chain([(1, 4096), (4096, 1), (65535, 1), (65535, 336), (3, 65535), (4000, 3999), (65535, 65534)])
+    }
+
+    #[test]
+    fn no_weights_can_overflow_the_sum() {
+        for (input, output) in sizes() {
+            let taps = Taps::new(&Axis::whole(input, output), 0..input).unwrap();
+            for i in 0..output {
+                let size: u64 = taps.inside(i).1.iter().map(|w| u64::from(w.unsigned_abs())).sum();
+                assert!(size * 2 < 3 << PRECISION, "{input} to {output} at {i}: {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_on_a_canvas_resizes_like_the_painted_canvas() {
+        let picture: Vec<u8> = (0..7 * 5 * 3).map(|i| (i * 37 % 256) as u8).collect();
+        let fill = [122, 116, 104];
+        let mut painted = fill.repeat(13 * 12);
+        for (y, row) in picture.chunks(7 * 3).enumerate() {
+            painted[((y + 4) * 13 + 2) * 3..][..7 * 3].copy_from_slice(row);
+        }
+        let canvas = Canvas { rgb: &picture, width: 7, height: 5, left: 2, top: 4, fill };
+        for (w, h) in [(4, 3), (30, 40), (13, 12), (1, 1), (100, 2)] {
+            let (x, y) = (Axis::whole(13, w), Axis::whole(12, h));
+            let expected = resize(&painted, (13, 12), (w as u32, h as u32)).unwrap();
+            assert_eq!(canvas.resize(&x, &y).unwrap(), expected, "{w} by {h}");
+            // And a window of it is that part of it.
+            let window = |axis: Axis| Axis { window: axis.output / 3..axis.output / 3 + 1, ..axis };
+            let at = 3 * (h / 3 * w + w / 3);
+            assert_eq!(canvas.resize(&window(x), &window(y)).unwrap(), expected[at..at + 3], "{w} by {h}");
+        }
+    }
 }
