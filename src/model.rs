@@ -422,7 +422,10 @@ impl ModelBuilder {
         }
         let (template, template_reason) = match &self.template {
             Some(name) => (Template::by_name(name)?, "named by the caller".to_owned()),
-            None => Template::choose(&lm, &tokenizer)?,
+            None => {
+                let (name, own) = (lm.str("general.name")?, lm.str("tokenizer.chat_template")?);
+                Template::choose(name, own, &tokenizer)
+            }
         };
         let threads = self.threads.unwrap_or(usize::MAX).min(threads::available());
         let cpu = Cpu::new(kernels, threads, self.exact).map_err(|e| Error::io("thread pool", e))?;

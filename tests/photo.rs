@@ -3,6 +3,7 @@
 //! Needs the folder with the pair, its `reference.json` and the photos: `LLAVA_TEST_PHOTO` and `LLAVA_TEST_DATA` name
 //! them, by default where a developer's checkout has them. Skipped with a message where they are absent.
 
+use llava::prompt::{self, Message, Slot};
 use llava::{Generation, Image, Input, Model};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -89,19 +90,13 @@ fn at_least_22_of_24_sure_captions_are_the_references_with_int8_activations() {
 fn the_prompt_is_spliced_as_the_reference_splices_it() {
     let Some(assets) = assets() else { return };
     let model = assets.model(false);
-    let message = llava::prompt::Message {
-        role: llava::prompt::Role::User,
-        content: vec![
-            llava::prompt::Part::Image,
-            llava::prompt::Part::Text(assets.reference["prompt"].as_str().unwrap().into()),
-        ],
-    };
+    let message = Message::user(1, assets.reference["prompt"].as_str().unwrap());
     let pieces = model.template().0.render(&[message], true).unwrap();
-    let got: Vec<i64> = llava::prompt::splice(model.tokenizer(), &pieces)
+    let got: Vec<i64> = prompt::splice(&pieces, model.tokenizer())
         .into_iter()
         .map(|slot| match slot {
-            llava::prompt::Slot::Token(id) => i64::from(id),
-            llava::prompt::Slot::Image(_) => -200,
+            Slot::Token(id) => i64::from(id),
+            Slot::Image(_) => -200,
         })
         .collect();
     let expected: Vec<i64> = assets.reference["ids"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();
@@ -160,7 +155,9 @@ fn logits_along_the_references_tokens_stay_within_the_arithmetics_error() {
             }
         }
         let error = (sum / f64::from(n)).sqrt();
-        eprintln!("exact {exact}: {n} logits, root mean square error {error:.2e} of the logits' own, worst {worst:.2e}");
+        eprintln!(
+            "exact {exact}: {n} logits, root mean square error {error:.2e} of the logits' own, worst {worst:.2e}"
+        );
         assert!(error < bound, "exact {exact}: {error:e}");
     }
 }

@@ -15,11 +15,12 @@ use crate::decoder::kv::KvCache;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::model::{Input, Model};
-use crate::prompt::{self, Message, Part, Role, Template};
+use crate::prompt::{self, Message, Role, Template};
 use crate::sample::{Generation, log_sum_exp};
 use crate::tokenizer::Special;
 use crate::vision::Embedding;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 use turn::Turn;
 
@@ -46,7 +47,7 @@ use turn::Turn;
 pub struct Session {
     model: Model,
     generation: Generation,
-    template: Option<Template>,
+    template: Option<Arc<Template>>,
     messages: Vec<Message>,
     /// Of every image part in `messages`, in order.
     images: Vec<Embedding>,
@@ -107,13 +108,13 @@ impl Session {
         if self.messages.iter().any(|m| m.role != Role::System) {
             return Err(Error::argument("system", "the conversation has begun; reset the session first"));
         }
-        self.messages = vec![Message { role: Role::System, content: vec![Part::Text(text.into())] }];
+        self.messages = vec![Message::text(Role::System, text)];
         Ok(())
     }
 
     /// A template for this conversation, instead of the model's.
     pub fn set_template(&mut self, template: Template) {
-        self.template = Some(template);
+        self.template = Some(Arc::new(template));
     }
 
     /// The model.
@@ -291,7 +292,7 @@ impl Session {
         });
         match result {
             Ok(prompt) => {
-                self.messages.push(user(text, self.attached.len()));
+                self.messages.push(Message::user(self.attached.len(), text));
                 self.images.append(&mut self.attached);
                 Ok(Turn::new(self, prompt, start))
             }
@@ -331,10 +332,10 @@ impl Session {
     /// The conversation followed by a question with the attached images, as the language model's input.
     fn render(&self, text: &str) -> Result<Vec<Input>> {
         let mut messages = self.messages.clone();
-        messages.push(user(text, self.attached.len()));
+        messages.push(Message::user(self.attached.len(), text));
         let pieces = self.template().render(&messages, true)?;
         let images: Vec<_> = self.images.iter().chain(&self.attached).collect();
-        let spliced = prompt::splice(self.model.tokenizer(), &pieces);
+        let spliced = prompt::splice(&pieces, self.model.tokenizer());
         let input: Vec<_> = spliced
             .into_iter()
             .map(|slot| match slot {
@@ -349,7 +350,7 @@ impl Session {
 
     /// The template in use.
     pub fn template(&self) -> &Template {
-        self.template.as_ref().unwrap_or(self.model.template().0)
+        self.template.as_deref().unwrap_or(self.model.template().0)
     }
 
     /// Makes the cache hold exactly `input`, computing what it lacks, and `logits` those after it.
@@ -382,10 +383,4 @@ impl Session {
         self.cached.push(Input::Token(token));
         Ok(())
     }
-}
-
-fn user(text: &str, images: usize) -> Message {
-    let mut content = vec![Part::Image; images];
-    content.push(Part::Text(text.to_owned()));
-    Message { role: Role::User, content }
 }

@@ -3,7 +3,7 @@
 use super::answer::{Answer, FinishReason, TokenInfo};
 use super::{Prompt, Session};
 use crate::error::{Error, Result};
-use crate::prompt::{Message, Part, Role};
+use crate::prompt::{Message, Role};
 use crate::sample::{Sampler, TokenLogprob, log_sum_exp, top_logprobs};
 use crate::tokenizer::TextStream;
 use std::time::Instant;
@@ -110,7 +110,7 @@ impl Turn {
         }
         self.answer.timings.total = self.start.elapsed();
         let text = self.answer.text.clone();
-        session.messages.push(Message { role: Role::Assistant, content: vec![Part::Text(text)] });
+        session.messages.push(Message::text(Role::Assistant, text));
         self.emit(self.answer.text.len())
     }
 
