@@ -38,12 +38,9 @@ impl<'a> Q8Rows<'a> {
     /// Panics unless every slice has the length that `cols` rows need.
     fn check(&self, cols: usize) {
         assert_eq!(self.k % Q8_BLOCK, 0, "whole blocks in a row");
+        let values = cols.checked_mul(self.k).expect("activations fit into memory");
         let lengths = (self.qs.len(), self.scales.len(), self.sums.len());
-        assert_eq!(
-            lengths,
-            (cols * self.k, cols * (self.k / Q8_BLOCK), cols * (self.k / 16)),
-            "activations for the tile"
-        );
+        assert_eq!(lengths, (values, values / Q8_BLOCK, values / 16), "activations for the tile");
     }
 
     /// Row `c` alone.
@@ -72,7 +69,7 @@ pub struct OutTile<'a> {
 impl<'a> OutTile<'a> {
     /// The whole of `out`, a `[cols, rows]` matrix.
     pub fn new(out: &'a mut [f32], cols: usize, rows: usize) -> Self {
-        assert_eq!(out.len(), cols * rows, "tile size");
+        assert_eq!(Some(out.len()), cols.checked_mul(rows), "tile size");
         Self { ptr: out.as_mut_ptr(), cols, rows, stride: rows, lifetime: PhantomData }
     }
 

@@ -36,8 +36,8 @@ pub(super) fn q8<B: Block>(w: &[u8], x: Q8Rows<'_>, out: &mut OutTile<'_>, _scra
 /// `out[c, r] = Σ_k w[r, k] · x[c, k]`; each weight row is dequantised to scratch once, for all columns.
 pub(super) fn f32(t: BlockType, w: &[u8], x: &[f32], k: usize, out: &mut OutTile<'_>, scratch: &mut Vec<f32>) {
     let row_bytes = t.row_bytes(k).expect("whole blocks in a row");
-    assert_eq!(w.len(), out.rows() * row_bytes, "weights for the tile");
-    assert_eq!(x.len(), out.cols() * k, "activations for the tile");
+    assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
+    assert_eq!(Some(x.len()), out.cols().checked_mul(k), "activations for the tile");
     if scratch.len() < k {
         scratch.resize(k, 0.0);
     }

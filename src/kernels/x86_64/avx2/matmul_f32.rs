@@ -28,8 +28,8 @@ pub(super) fn f32(
     scratch: &mut Vec<f32>,
 ) {
     let row_bytes = t.row_bytes(k).expect("whole blocks in a row");
-    assert_eq!(w.len(), out.rows() * row_bytes, "weights for the tile");
-    assert_eq!(x.len(), out.cols() * k, "activations for the tile");
+    assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
+    assert_eq!(Some(x.len()), out.cols().checked_mul(k), "activations for the tile");
 
     let panel_rows = (PANEL_VALUES / k.max(1) / 4 * 4).clamp(4, 64);
     for first in (0..out.rows()).step_by(panel_rows) {
