@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Spins before a waiting worker parks: some tens of microseconds, longer than the gap between two operations.
-const SPINS: u32 = 20_000;
+/// Spins before a waiting worker parks: about 100 microseconds, longer than the gap between two operations.
+const SPINS: u32 = 5_000;
 
 /// How many threads this process may use: the CPUs it may run on, less what a cgroup quota takes away.
 pub fn available() -> usize {
@@ -33,15 +33,25 @@ pub struct Team<'p> {
 }
 
 struct Shared {
-    /// Counts jobs; a change tells the workers that there is a new one.
-    generation: AtomicU64,
-    /// The job: set before `generation` changes, valid until `working` is 0 again.
+    /// Whether there is a job to join, and who has joined it: see [`Gate`].
+    gate: AtomicU64,
+    /// The job; valid while the gate is open or somebody is inside.
     job: AtomicPtr<Job>,
-    /// Workers that have not yet finished the job.
-    working: AtomicUsize,
     stop: AtomicBool,
     parked: Vec<AtomicBool>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The layout of [`Shared::gate`]. Workers join a job only while its gate is open, and its owner waits only for those
+/// inside: a worker that the system has put aside delays nobody.
+struct Gate;
+
+impl Gate {
+    /// Workers inside.
+    const INSIDE: u64 = (1 << 31) - 1;
+    const OPEN: u64 = 1 << 31;
+    /// Counts jobs in the bits above.
+    const NEXT: u64 = 1 << 32;
 }
 
 /// One operation: `chunks` independent pieces, called with (worker, chunk).
@@ -72,9 +82,8 @@ impl Pool {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let n = threads.max(1) - 1;
         let shared = Arc::new(Shared {
-            generation: AtomicU64::new(0),
+            gate: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            working: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             parked: (0..n).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::new(None),
@@ -129,28 +138,34 @@ impl Team<'_> {
         }
         let f: &(dyn Fn(usize, usize) + Sync) = &f;
         // SAFETY: only the lifetime is forgotten. `Job::work` is the only reader, and this function does not return
-        // or unwind before every worker has left it (`working` is 0).
+        // or unwind before the gate is closed and every worker has left.
         let run = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync), *const (dyn Fn(usize, usize) + Sync + 'static)>(
                 f,
             )
         };
         let mut job = Job { run, chunks, next: AtomicUsize::new(0) };
-        shared.working.store(workers.len(), Ordering::Relaxed);
         shared.job.store(&raw mut job, Ordering::Relaxed);
-        // SeqCst orders this against the workers' `parked` stores: either they see the new generation before they
-        // park, or we see that they are parked.
-        shared.generation.fetch_add(1, Ordering::SeqCst);
+        let job_number = shared.gate.load(Ordering::Relaxed) / Gate::NEXT + 1;
+        // SeqCst orders this against the workers' `parked` stores: either they see the new job before they park, or we
+        // see that they are parked.
+        shared.gate.store(job_number * Gate::NEXT + Gate::OPEN, Ordering::SeqCst);
         for (parked, worker) in shared.parked.iter().zip(workers) {
             if parked.load(Ordering::SeqCst) {
                 worker.thread().unpark();
             }
         }
         let mine = catch_unwind(AssertUnwindSafe(|| job.work(workers.len())));
+        let mut gate = shared.gate.fetch_and(!Gate::OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
-        while shared.working.load(Ordering::Acquire) > 0 {
+        while gate & Gate::INSIDE > 0 {
             spins = spins.saturating_add(1);
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if spins < SPINS {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
+            gate = shared.gate.load(Ordering::Acquire);
         }
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = mine.err().or(theirs) {
@@ -210,25 +225,28 @@ impl Shared {
     fn serve(&self, worker: usize) {
         let mut seen = 0;
         while self.wait(worker, &mut seen) {
-            let job = self.job.load(Ordering::Relaxed);
-            // SAFETY: the job was stored before `generation` changed (which `wait` saw) and its owner waits for
-            // `working` to fall to 0 before it goes.
-            let job = unsafe { &*job };
+            // SAFETY: inside the gate, so the job's owner waits for this worker to leave.
+            let job = unsafe { &*self.job.load(Ordering::Relaxed) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.work(worker))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
-            self.working.fetch_sub(1, Ordering::Release);
+            self.gate.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// Waits for the next job; false when the pool ends.
+    /// Waits for a job after number `seen`, and goes inside its gate; false when the pool ends.
     fn wait(&self, worker: usize, seen: &mut u64) -> bool {
         let mut spins = 0;
         loop {
-            let generation = self.generation.load(Ordering::SeqCst);
-            if generation != *seen {
-                *seen = generation;
-                return true;
+            let gate = self.gate.load(Ordering::SeqCst);
+            if gate / Gate::NEXT != *seen {
+                if gate & Gate::OPEN == 0 {
+                    *seen = gate / Gate::NEXT;
+                } else if self.gate.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    *seen = gate / Gate::NEXT;
+                    return true;
+                }
+                continue;
             }
             if self.stop.load(Ordering::Acquire) {
                 return false;
@@ -240,7 +258,7 @@ impl Shared {
             }
             let parked = &self.parked[worker];
             parked.store(true, Ordering::SeqCst);
-            if self.generation.load(Ordering::SeqCst) == *seen && !self.stop.load(Ordering::Acquire) {
+            if self.gate.load(Ordering::SeqCst) / Gate::NEXT == *seen && !self.stop.load(Ordering::Acquire) {
                 std::thread::park();
             }
             parked.store(false, Ordering::SeqCst);
