@@ -95,6 +95,12 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// The same with f32 activations throughout.
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
     /// Called once a layer: an error if the operation was cancelled.
     pub fn checkpoint(&self) -> Result<()> {
         self.cancel.check()

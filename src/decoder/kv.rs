@@ -86,10 +86,6 @@ impl KvCache {
         self.len
     }
 
-    /// Whether no position is held.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
