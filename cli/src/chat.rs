@@ -157,7 +157,7 @@ impl Chat {
         let mut stream = self.session.stream(text, &images)?;
         drop(progress);
         self.images.extend(self.attached.drain(..).map(|i| i.name().to_owned()));
-        let followed = follow(&mut stream, &self.interrupt, output::text);
+        let followed = follow(&mut stream, &self.interrupt, output::answer);
         drop(stream);
         output::text("\n")?;
         followed

@@ -124,7 +124,7 @@ impl Job<'_> {
         if self.args.images.len() > 1 {
             output::text(&format!("{} ", output::heading(&format!("{name}:"))))?;
         }
-        let followed = follow(&mut stream, &self.interrupt, output::text);
+        let followed = follow(&mut stream, &self.interrupt, output::answer);
         output::text("\n")?;
         followed?;
         Ok(stream.stop())

@@ -40,6 +40,20 @@ pub fn text(text: &str) -> io::Result<()> {
     if out.is_terminal() { out.flush() } else { Ok(()) }
 }
 
+/// Writes a piece of an answer to standard output, as [`text`] does.
+///
+/// # Errors
+/// Those of standard output.
+pub fn answer(piece: &str) -> io::Result<()> {
+    if io::stdout().is_terminal() { text(&printable(piece)) } else { text(piece) }
+}
+
+/// `text` from a model without the control characters that would steer a terminal; lines and tabs stay.
+pub fn printable(text: &str) -> String {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// Writes a value as one line of JSON to standard output.
 ///
 /// # Errors
@@ -71,6 +85,11 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\rb\u{9b}c\td\n"), "a\u{fffd}[2J\u{fffd}b\u{fffd}c\td\n");
+    }
 
     #[test]
     fn sizes_have_the_unit_that_keeps_them_short() {

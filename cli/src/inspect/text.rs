@@ -3,7 +3,7 @@
 use super::Report;
 use super::contents::{Contents, Type};
 use super::model::{KvCache, Runs, Template, Tower};
-use crate::output::{heading, size};
+use crate::output::{heading, printable, size};
 use std::fmt::Write;
 
 /// Width of the column of names.
@@ -146,19 +146,4 @@ fn type_row(t: &Type, total: u64) -> String {
         write!(row, "  not supported")
     };
     row
-}
-
-/// `text` from a file without what would steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\u{9b}c"), "a\u{fffd}[2Jb\u{fffd}c");
-    }
 }
