@@ -29,3 +29,5 @@ pub use model::{Input, Model, ModelBuilder};
 pub use sample::{Generation, TokenLogprob};
 pub use session::{Answer, Batch, FinishReason, Score, Session, Stream, Timings, TokenInfo};
 pub use vision::Embedding;
+#[doc(hidden)]
+pub use vision::{Config as VisionConfig, ProjectorKind, Vision};

@@ -40,6 +40,7 @@ struct Inner {
     context: usize,
     kv: KvType,
     name: String,
+    mmproj: Option<String>,
 }
 
 /// Where a model file comes from.
@@ -80,8 +81,16 @@ impl Model {
     /// # Errors
     /// [`Error::ModelNotFound`] if the variable is not set; those of [`Model::open`].
     pub fn load() -> Result<Self> {
+        Self::default_builder()?.load()
+    }
+
+    /// Settings for the model of [`Model::load`].
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if the variable is not set.
+    pub fn default_builder() -> Result<ModelBuilder> {
         match std::env::var_os(MODEL_VARIABLE) {
-            Some(path) => Self::open(PathBuf::from(path)),
+            Some(path) => Ok(Self::builder(path)),
             None => Err(Error::ModelNotFound(format!(
                 "no model was named: give the path of a GGUF file (or of a folder with a language model and its \
                  mmproj), or set {MODEL_VARIABLE} to it"
@@ -209,6 +218,11 @@ impl Model {
     /// Bytes that the KV cache of `positions` positions takes.
     pub fn kv_bytes(&self, positions: usize) -> u64 {
         self.kv_shape().bytes(positions)
+    }
+
+    /// The files it came from: the language model's and, if it has one, the mmproj's. `<memory>` for bytes.
+    pub fn files(&self) -> (&str, Option<&str>) {
+        (&self.0.name, self.0.mmproj.as_deref())
     }
 
     /// The kernels in use and the number of threads.
@@ -445,6 +459,7 @@ impl ModelBuilder {
             context,
             kv: self.kv.unwrap_or(if self.exact { KvType::F32 } else { KvType::F16 }),
             name: lm.name().to_owned(),
+            mmproj: mmproj.map(|file| file.name().to_owned()),
         })))
     }
 }
