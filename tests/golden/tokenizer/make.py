@@ -48,9 +48,9 @@ def byte_level():
     # Two bytes are left out, as real vocabularies leave out some.
     tokens = [letters[b] for b in range(256) if b not in (0xF5, ord("Q"))]
     symbols = [letters[b] for b in TEXT.encode()]
-    # Numbers are too rare in TEXT to be merged by themselves.
-    merges = ["1 2", "12 3", "123 4"]
-    tokens += ["12", "123", "1234"]
+    # Numbers and words like fooBar are too rare in TEXT to be merged by themselves.
+    merges = ["1 2", "12 3", "123 4", "o B", "o W"]
+    tokens += ["12", "123", "1234", "oB", "oW"]
     while len(merges) < 90:
         pairs = {}
         for pair in zip(symbols, symbols[1:]):
