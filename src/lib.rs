@@ -1,9 +1,33 @@
 //! LLaVA inference from GGUF files.
 
+mod cpu;
+mod decoder;
 mod error;
 pub mod gguf;
+#[cfg(test)]
+mod golden;
+pub mod image;
+#[doc(hidden)]
+pub mod kernels;
+mod model;
+#[doc(hidden)]
+pub mod npy;
 pub mod prompt;
 pub mod quant;
+mod sample;
+mod session;
+mod threads;
 pub mod tokenizer;
+mod vision;
+mod weights;
 
+pub use cpu::Canceller;
+pub use decoder::kv::KvType;
 pub use error::{Error, Result};
+pub use image::Image;
+pub use model::{Input, Model, ModelBuilder};
+pub use sample::{Generation, TokenLogprob};
+pub use session::{Answer, Batch, FinishReason, Score, Session, Stream, Timings, TokenInfo};
+pub use vision::Embedding;
+#[doc(hidden)]
+pub use vision::{Config as VisionConfig, ProjectorKind, Vision};

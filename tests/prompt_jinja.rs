@@ -1,6 +1,6 @@
 //! Chat templates: what transformers renders, and what hostile ones cannot do.
 
-use llava::prompt::{Input, Jinja, Message, Piece, Role, Template, splice};
+use llava::prompt::{Jinja, Message, Piece, Role, Slot, Template, splice};
 use llava::tokenizer::{TokenType, Tokenizer, Vocabulary};
 use std::time::Instant;
 
@@ -189,9 +189,9 @@ fn the_choice_follows_file_then_name_then_vocabulary() {
 fn splicing_tokenises_each_text_alone_with_one_bos() {
     let t = tokenizer();
     let pieces = [Piece::Text("a".into()), Piece::Image, Piece::Image, Piece::Text("\nb</s>".into())];
-    let id = |text: &str| Input::Token(t.id_of(text).unwrap());
+    let id = |text: &str| Slot::Token(t.id_of(text).unwrap());
     assert_eq!(
         splice(&pieces, &t),
-        [id("<s>"), id("▁"), id("a"), Input::Image(0), Input::Image(1), id("▁"), id("<0x0A>"), id("b"), id("</s>"),]
+        [id("<s>"), id("▁"), id("a"), Slot::Image(0), Slot::Image(1), id("▁"), id("<0x0A>"), id("b"), id("</s>"),]
     );
 }

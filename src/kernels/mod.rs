@@ -11,7 +11,10 @@ use half::f16;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+pub mod matmul;
 pub mod scalar;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
@@ -31,6 +34,27 @@ pub struct Q8Rows<'a> {
     pub k: usize,
 }
 
+impl<'a> Q8Rows<'a> {
+    /// Panics unless every slice has the length that `cols` rows need.
+    fn check(&self, cols: usize) {
+        assert_eq!(self.k % Q8_BLOCK, 0, "whole blocks in a row");
+        let values = cols.checked_mul(self.k).expect("activations fit into memory");
+        let lengths = (self.qs.len(), self.scales.len(), self.sums.len());
+        assert_eq!(lengths, (values, values / Q8_BLOCK, values / 16), "activations for the tile");
+    }
+
+    /// Row `c` alone.
+    fn row(&self, c: usize) -> Self {
+        let k = self.k;
+        Self {
+            qs: &self.qs[c * k..][..k],
+            scales: &self.scales[c * (k / Q8_BLOCK)..][..k / Q8_BLOCK],
+            sums: &self.sums[c * (k / 16)..][..k / 16],
+            k,
+        }
+    }
+}
+
 /// Where a matmul writes: `cols` rows of `rows` values, `stride` apart; element `(c, r)` is at `c · stride + r`.
 ///
 /// A tile is a window of a `[cols, stride]` matrix, so several workers can fill disjoint windows of one matrix.
@@ -45,7 +69,7 @@ pub struct OutTile<'a> {
 impl<'a> OutTile<'a> {
     /// The whole of `out`, a `[cols, rows]` matrix.
     pub fn new(out: &'a mut [f32], cols: usize, rows: usize) -> Self {
-        assert_eq!(out.len(), cols * rows, "tile size");
+        assert_eq!(Some(out.len()), cols.checked_mul(rows), "tile size");
         Self { ptr: out.as_mut_ptr(), cols, rows, stride: rows, lifetime: PhantomData }
     }
 
@@ -68,6 +92,17 @@ impl<'a> OutTile<'a> {
         self.rows
     }
 
+    /// Adds `bias[r]` to every element `(c, r)`.
+    pub fn add_bias(&mut self, bias: &[f32]) {
+        assert_eq!(bias.len(), self.rows, "bias");
+        for c in 0..self.cols {
+            for (r, b) in bias.iter().enumerate() {
+                // SAFETY: in range, by the loops and the constructors' contract.
+                unsafe { *self.ptr.add(c * self.stride + r) += b }
+            }
+        }
+    }
+
     /// Writes element `(c, r)`.
     #[inline(always)]
     pub fn set(&mut self, c: usize, r: usize, value: f32) {
@@ -76,6 +111,9 @@ impl<'a> OutTile<'a> {
         unsafe { *self.ptr.add(c * self.stride + r) = value }
     }
 }
+
+/// Bytes of whole blocks to f32, one value for each value in the blocks.
+pub type Dequantize = fn(&[u8], &mut [f32]);
 
 /// `out[c, r] = Σ_k w[r, k] · x[c, k]` with quantised activations.
 ///
@@ -87,23 +125,30 @@ pub type MatmulQ8 = fn(&[u8], Q8Rows<'_>, &mut OutTile<'_>, &mut Vec<f32>);
 /// is `k`.
 pub type MatmulF32 = fn(&[u8], &[f32], usize, &mut OutTile<'_>, &mut Vec<f32>);
 
+/// See [`Kernels::quantize_q8`].
+pub type QuantizeQ8 = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]);
+
+/// See [`Kernels::layer_norm`].
+pub type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
 /// One instruction set's kernels. Slices are checked for length (`assert!`), so calls are safe.
 pub struct Kernels {
     /// `scalar`, `avx2`, ...
     pub name: &'static str,
-    /// Bytes of whole blocks to f32, by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
-    pub dequantize: [fn(&[u8], &mut [f32]); BlockType::ALL.len()],
+    /// Dequantization by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
+    pub dequantize: [Dequantize; BlockType::ALL.len()],
     /// Integer matmul by [`BlockType`]; `None` for float types.
     pub matmul_q8: [Option<MatmulQ8>; BlockType::ALL.len()],
     /// f32 matmul by [`BlockType`].
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
-    /// nearest, ties to even.
-    pub quantize_q8: fn(&[f32], &mut [i8], &mut [f32], &mut [i16]),
+    /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
+    /// largest magnitude is below about 4e-37 becomes zero.
+    pub quantize_q8: QuantizeQ8,
     /// `out = x / sqrt(mean(x²) + eps) · w`: x, w, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// `out = (x − mean) / sqrt(var + eps) · w + b` (biased variance): x, w, b, eps, out.
-    pub layer_norm: fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub layer_norm: LayerNorm,
     /// In place: `exp(x − max) / Σ`.
     pub softmax: fn(&mut [f32]),
     /// `gate = gate · sigmoid(gate) · up`: gate, up.

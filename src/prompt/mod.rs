@@ -10,7 +10,7 @@ mod splice;
 mod styles;
 
 pub use jinja::Jinja;
-pub use splice::{Input, splice};
+pub use splice::{Slot, splice};
 pub use styles::{STYLES, Style};
 
 use crate::error::{Error, Result};

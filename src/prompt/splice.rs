@@ -5,7 +5,7 @@ use crate::tokenizer::{Special, Tokenizer};
 
 /// One place in the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub enum Slot {
     /// A token.
     Token(u32),
     /// All the embeddings of an image, by its number in the conversation from 0.
@@ -16,16 +16,14 @@ pub enum Input {
 ///
 /// Each text is tokenised on its own, as in the reference (`tokenizer_image_token`), so with SentencePiece the text after
 /// an image begins with the token of a space. BOS stands in front of the first piece only, if the vocabulary wants it.
-pub fn splice(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Input> {
+pub fn splice(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Slot> {
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let mut out = Vec::from_iter(bos.map(Input::Token));
+    let mut out = Vec::from_iter(bos.map(Slot::Token));
     let mut images = 0..;
     for piece in pieces {
         match piece {
-            Piece::Text(text) => {
-                out.extend(tokenizer.encode(text, Special::Parse, false).into_iter().map(Input::Token))
-            }
-            Piece::Image => out.extend(images.next().map(Input::Image)),
+            Piece::Text(text) => out.extend(tokenizer.encode(text, Special::Parse, false).into_iter().map(Slot::Token)),
+            Piece::Image => out.extend(images.next().map(Slot::Image)),
         }
     }
     out

@@ -1,7 +1,20 @@
 //! The block formats of GGUF tensors: sizes, scalar dequantization, activation quantization.
 //!
 //! One file per block family. Layouts and formulas follow ggml's `ggml-common.h` and `ggml-quants.c`; every
-//! type dequantises bit-equal to gguf-py (`tests/golden/blocks`).
+//! type dequantises bit-equal to gguf-py (`tests/golden/blocks`), the payloads of NaN aside.
+//!
+//! A quantised block says only how to take it apart (`Block::unpack`); dequantization and the scalar matmul are
+//! written once on top of that.
+
+pub(crate) mod float;
+pub(crate) mod iq4;
+pub(crate) mod k;
+pub(crate) mod legacy;
+
+use bytemuck::Pod;
+use half::f16;
+
+pub use legacy::{quantize_q4_0, quantize_q8_0};
 
 /// How a tensor's values are stored. Names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +121,7 @@ impl BlockType {
 
     /// Bytes of a row of `len` values; `None` if `len` is not a multiple of the block or the size overflows.
     pub const fn row_bytes(self, len: usize) -> Option<usize> {
-        if len % self.block_len() != 0 {
+        if !len.is_multiple_of(self.block_len()) {
             return None;
         }
         (len / self.block_len()).checked_mul(self.block_bytes())
@@ -119,4 +132,77 @@ impl std::fmt::Display for BlockType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// The values of one block, taken apart: `x[i] = scales[g] · q[i] − mins[g]` with `g = i / GROUP`.
+///
+/// Room for the largest block; a smaller one uses the front of each array.
+pub(crate) struct Unpacked {
+    pub(crate) q: [i8; 256],
+    pub(crate) scales: [f32; 16],
+    pub(crate) mins: [f32; 16],
+}
+
+impl Unpacked {
+    pub(crate) const fn new() -> Self {
+        Self { q: [0; 256], scales: [0.0; 16], mins: [0.0; 16] }
+    }
+}
+
+/// A quantised block, as it lies in a file. Mapped tensors may start anywhere, so every block has alignment 1.
+pub(crate) trait Block: Pod {
+    /// Values in a block.
+    const LEN: usize;
+
+    /// Consecutive values with one scale and one minimum: 16 or 32.
+    const GROUP: usize;
+
+    /// Fills the first `LEN` values and the first `LEN / GROUP` scales and minima of `out`. Types without minima
+    /// leave `mins` alone; they are zero from the start.
+    fn unpack(&self, out: &mut Unpacked);
+}
+
+/// An f16 field of a block.
+#[inline(always)]
+pub(crate) fn half_to_f32(bytes: [u8; 2]) -> f32 {
+    f16::from_le_bytes(bytes).to_f32()
+}
+
+/// Whole blocks of one type to f32; `out` has `B::LEN` values for each block.
+#[inline(always)]
+pub(crate) fn dequantize_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let blocks: &[B] = bytemuck::cast_slice(bytes);
+    assert_eq!(blocks.len() * B::LEN, out.len(), "values for the blocks");
+    let mut u = Unpacked::new();
+    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(B::LEN)) {
+        block.unpack(&mut u);
+        for (g, out) in out.chunks_exact_mut(B::GROUP).enumerate() {
+            let (scale, min) = (u.scales[g], u.mins[g]);
+            for (out, &q) in out.iter_mut().zip(&u.q[g * B::GROUP..]) {
+                // Two roundings, as the reference has. Subtracting a zero minimum changes nothing, not even −0.
+                *out = scale * f32::from(q) - min;
+            }
+        }
+    }
+}
+
+/// Bytes of whole blocks to f32. Panics if `out` has another length than the blocks have values.
+pub fn dequantize(t: BlockType, bytes: &[u8], out: &mut [f32]) {
+    let f = match t {
+        BlockType::F32 => float::dequantize_f32,
+        BlockType::F16 => float::dequantize_f16,
+        BlockType::BF16 => float::dequantize_bf16,
+        BlockType::Q4_0 => dequantize_blocks::<legacy::Q4_0>,
+        BlockType::Q4_1 => dequantize_blocks::<legacy::Q4_1>,
+        BlockType::Q5_0 => dequantize_blocks::<legacy::Q5_0>,
+        BlockType::Q5_1 => dequantize_blocks::<legacy::Q5_1>,
+        BlockType::Q8_0 => dequantize_blocks::<legacy::Q8_0>,
+        BlockType::Q2_K => dequantize_blocks::<k::Q2_K>,
+        BlockType::Q3_K => dequantize_blocks::<k::Q3_K>,
+        BlockType::Q4_K => dequantize_blocks::<k::Q4_K>,
+        BlockType::Q5_K => dequantize_blocks::<k::Q5_K>,
+        BlockType::Q6_K => dequantize_blocks::<k::Q6_K>,
+        BlockType::IQ4_NL => dequantize_blocks::<iq4::IQ4_NL>,
+    };
+    f(bytes, out);
 }

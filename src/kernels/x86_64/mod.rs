@@ -1,1 +1,3 @@
 //! x86-64 instruction sets.
+
+pub mod avx2;

@@ -1,0 +1,313 @@
+//! The command line.
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand};
+use llava::prompt::Template;
+use llava::{Generation, Model};
+use std::path::PathBuf;
+
+/// Answers questions about images with LLaVA models in GGUF files.
+#[derive(Parser)]
+#[command(name = "llava", version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0; 1 for an error; 2 for a wrong command line; 130 after Ctrl-C.
+RUST_LOG=debug shows what the library does.";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Answer a question about each of some images
+    Describe(DescribeArgs),
+    /// Talk about images
+    Chat(ChatArgs),
+    /// Show what is in a model file and what it needs
+    Inspect(InspectArgs),
+    /// Print the token ids of a text as a JSON array
+    Tokenize(TokenizeArgs),
+    /// Write what the language model sees of an image
+    Encode(EncodeArgs),
+    /// Write the next token's logits after a prompt
+    Logits(LogitsArgs),
+}
+
+/// Which model, and how it computes.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Language model: a GGUF file (of a split model the first part), or a folder that holds it and its mmproj.
+    /// By default what the environment variable LLAVA_MODEL names
+    #[arg(long, short, value_name = "FILE|DIR")]
+    pub model: Option<PathBuf>,
+    /// Vision tower and projector; by default the one file beside the language model that has mmproj in its name
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
+    /// Threads to compute with; by default all that the process may use
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub threads: Option<usize>,
+    /// Positions that a conversation may take; by default what the model was trained with
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub ctx: Option<usize>,
+    /// Compute in f32 throughout, for comparison: slow
+    #[arg(long)]
+    pub exact: bool,
+    /// Kernels to compute with, for comparison: scalar, avx2, …; by default the best for this machine
+    #[arg(long, value_name = "NAME")]
+    pub kernels: Option<String>,
+}
+
+impl ModelArgs {
+    /// Loads the model, with a conversation style by name where there is one.
+    ///
+    /// # Errors
+    /// Those of [`llava::ModelBuilder::load`].
+    pub fn load(&self, template: Option<&str>) -> Result<Model, Failure> {
+        let mut builder = match &self.model {
+            Some(path) => Model::builder(path),
+            None => Model::default_builder()?,
+        };
+        if let Some(path) = &self.mmproj {
+            builder = builder.mmproj(path);
+        }
+        if let Some(n) = self.threads {
+            builder = builder.threads(n);
+        }
+        if let Some(n) = self.ctx {
+            builder = builder.context(n);
+        }
+        if let Some(name) = &self.kernels {
+            builder = builder.kernels(name);
+        }
+        if let Some(name) = template {
+            builder = builder.template(name);
+        }
+        let _progress = Progress::start("loading the model");
+        Ok(builder.exact(self.exact).load()?)
+    }
+}
+
+/// How answers are made.
+#[derive(Args)]
+#[command(next_help_heading = "Answers")]
+pub struct AnswerArgs {
+    /// Conversation style by its name in the original (vicuna_v1, chatml_direct, …); by default the model's own, which
+    /// `llava inspect` shows
+    #[arg(long, value_name = "NAME", value_parser = style)]
+    pub template: Option<String>,
+    /// Tokens in an answer at most
+    #[arg(long, value_name = "N", default_value_t = Generation::default().max_tokens, value_parser = positive())]
+    max_tokens: usize,
+    /// Temperature; 0 always takes the most likely token
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    temp: f32,
+    /// Draw from the N most likely tokens; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the fewest tokens whose probabilities sum to F
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Draw from tokens at least F times as likely as the most likely one
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Divide the logits of tokens that stand in the answer already by F
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    repeat_penalty: f32,
+    /// Seed of the draws; by default a different one each time
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl AnswerArgs {
+    /// The library's settings.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if one is out of range.
+    pub fn generation(&self) -> Result<Generation, Failure> {
+        let generation = Generation {
+            max_tokens: self.max_tokens,
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: self.seed,
+            ..Generation::default()
+        };
+        generation.validate()?;
+        Ok(generation)
+    }
+}
+
+/// Answer a question about each of some images
+///
+/// An image that can't be read is reported, and the others go on.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava describe --model llava-v1.5-7b.gguf cat.jpg
+  llava describe --model models/llava/ --prompt 'How many people are there?' *.jpg
+  llava describe --json *.jpg | jq -r .text")]
+pub struct DescribeArgs {
+    /// JPEG, PNG, WebP, BMP or GIF files
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// What to ask
+    #[arg(long, short, value_name = "TEXT", default_value = "Describe the image.", value_parser = question)]
+    pub prompt: String,
+    /// One JSON object a line and image. Its timing_ms are milliseconds: `total` and `first_token` count from the
+    /// image's decoding, `load` is the model's and not part of them
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Talk about images
+///
+/// Questions are read line by line from standard input, a terminal or not; /help lists what else may stand there.
+/// Ctrl-C stops an answer.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava chat --model llava-v1.5-7b.gguf cat.jpg
+  printf 'What is this?\\nWhat colour is it?\\n' | llava chat --model models/llava/ cat.jpg")]
+pub struct ChatArgs {
+    /// Images for the first question
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Show what is in a model file and what it needs
+///
+/// Takes language models, mmprojs, and folders; also files that this program can't run, with the reason.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava inspect llava-v1.5-7b.gguf
+  llava inspect --tensors mmproj.gguf
+  llava inspect --json models/llava/ | jq .model.memory")]
+pub struct InspectArgs {
+    /// GGUF file (of a split model the first part), or a folder with a pair
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// The mmproj to go with a language model
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
+    /// Positions to compute the memory for; by default what the model was trained with
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub ctx: Option<usize>,
+    /// List all metadata
+    #[arg(long)]
+    pub keys: bool,
+    /// List all tensors
+    #[arg(long)]
+    pub tensors: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print the token ids of a text as a JSON array
+///
+/// The text is taken exactly as given, and nothing is added to it. A file that holds only a vocabulary will do.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava tokenize --model llava-v1.5-7b.gguf 'Hello, world'
+  llava tokenize --model llava-v1.5-7b.gguf --special '<s>Hello</s>'")]
+pub struct TokenizeArgs {
+    /// The text
+    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    pub text: String,
+    /// Let the texts of control tokens in TEXT (`</s>`, `<|im_end|>`, …) stand for those tokens, and put the token that
+    /// begins a sequence in front if the model asks for it
+    #[arg(long)]
+    pub special: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Write what the language model sees of an image
+///
+/// The file is NumPy's, float32 [image tokens, d_model].
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava encode --model llava-v1.5-7b.gguf cat.jpg -o cat.npy
+  llava encode --model llava-v1.5-7b.gguf --features cat.jpg -o features.npy")]
+pub struct EncodeArgs {
+    /// JPEG, PNG, WebP, BMP or GIF file
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// Where to write
+    #[arg(long, short, value_name = "NPY")]
+    pub output: PathBuf,
+    /// Write what the vision tower gives the projector instead, float32 [patches, d_vision]
+    #[arg(long)]
+    pub features: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Write the next token's logits after a prompt
+///
+/// The file is NumPy's, float32 [n_vocab].
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava logits --model llava-v1.5-7b.gguf --prompt 'USER: <image>\\nWhat is this? ASSISTANT:' --image cat.jpg -o out.npy
+  llava logits --model llava-v1.5-7b.gguf --ids 1,3148,1001,29901,-200 --image cat.jpg -o out.npy")]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub struct LogitsArgs {
+    /// The prompt as it is: no template is put around it. `<image>` stands for the next image, the texts of control
+    /// tokens for those tokens; the texts between images are tokenised each on its own, and the token that begins a
+    /// sequence goes in front if the model asks for it
+    #[arg(long, short, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Token ids, -200 for the next image; nothing is added
+    #[arg(long, value_name = "ID,…", group = "input", value_delimiter = ',', allow_hyphen_values = true)]
+    pub ids: Option<Vec<i64>>,
+    /// An image; once for each in the prompt
+    #[arg(long = "image", value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Where to write
+    #[arg(long, short, value_name = "NPY")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+fn style(name: &str) -> Result<String, String> {
+    Template::by_name(name).map(|_| name.to_owned()).map_err(|e| e.to_string())
+}
+
+fn question(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("ask something") } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declarations_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("  llava {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

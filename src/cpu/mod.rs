@@ -1,0 +1,166 @@
+//! The CPU as a device: the operations that the tower, the projector and the decoder are written in.
+//!
+//! Every operation spreads over the pool in pieces that do not depend on the number of threads, so results don't
+//! either.
+
+mod attention;
+
+pub use attention::{Heads, Segment};
+
+use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::kernels::matmul::{Product, Scratch, matmul};
+use crate::quant;
+use crate::threads::{Pool, Team};
+use crate::weights::{Matrix, Norm};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Stops a running operation from another thread: a clone of the handle is all it takes.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// Cancels the operation that is running, within one layer of the network. Without one it does nothing.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the operation that is running was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Forgets an earlier cancellation, at the start of an operation.
+    pub(crate) fn arm(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Kernels, threads and scratch memory: what a model computes with.
+pub struct Cpu {
+    kernels: &'static Kernels,
+    pool: Pool,
+    exact: bool,
+    scratch: Mutex<Scratch>,
+}
+
+/// What a neuron does with its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`: OpenAI's CLIP.
+    GeluQuick,
+    /// `x · Φ(x)`: LLaVA's projector.
+    GeluErf,
+    /// GELU's tanh approximation: SigLIP.
+    GeluTanh,
+    /// `x · sigmoid(x)`.
+    Silu,
+}
+
+impl Cpu {
+    /// `threads` threads, the caller among them. With `exact`, activations are never quantised.
+    pub fn new(kernels: &'static Kernels, threads: usize, exact: bool) -> std::io::Result<Self> {
+        Ok(Self { kernels, pool: Pool::new(threads)?, exact, scratch: Mutex::new(Scratch::new(threads)) })
+    }
+
+    /// The kernels' name and the number of threads.
+    pub fn describe(&self) -> (&'static str, usize) {
+        (self.kernels.name, self.pool.threads())
+    }
+
+    /// Waits for the threads and takes them for one forward pass.
+    pub fn enter<'a>(&'a self, cancel: &'a Canceller) -> Pass<'a> {
+        Pass {
+            kernels: self.kernels,
+            team: self.pool.enter(),
+            scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
+            exact: self.exact,
+            cancel,
+        }
+    }
+}
+
+/// One forward pass: the operations.
+pub struct Pass<'a> {
+    kernels: &'static Kernels,
+    team: Team<'a>,
+    scratch: MutexGuard<'a, Scratch>,
+    exact: bool,
+    cancel: &'a Canceller,
+}
+
+impl Pass<'_> {
+    /// The same with f32 activations throughout.
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
+    /// Called once a layer: an error if the operation was cancelled.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.cancel.check()
+    }
+
+    /// The kernels in use.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
+    pub fn linear(&mut self, x: &[f32], n: usize, products: &mut [Product<'_>]) {
+        matmul(self.kernels, &mut self.team, &mut self.scratch, self.exact, x, n, products);
+    }
+
+    /// RMSNorm of every row of `x`, `[n, w.len()]`.
+    pub fn rms_norm(&mut self, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+        let (d, norm) = (w.len(), self.kernels.rms_norm);
+        self.team.for_rows(out, d, |_, i, out| norm(&x[i * d..][..d], w, eps, out));
+    }
+
+    /// LayerNorm of every row of `x`, `[n, d]`.
+    pub fn layer_norm(&mut self, x: &[f32], norm: &Norm, eps: f32, out: &mut [f32]) {
+        let (d, run) = (norm.weight.len(), self.kernels.layer_norm);
+        self.team.for_rows(out, d, |_, i, out| run(&x[i * d..][..d], &norm.weight, &norm.bias, eps, out));
+    }
+
+    /// `y += x`.
+    pub fn add(&mut self, y: &mut [f32], x: &[f32]) {
+        let add = self.kernels.add;
+        self.team.for_rows(y, CHUNK, |_, i, y| add(y, &x[i * CHUNK..][..y.len()]));
+    }
+
+    /// `gate = silu(gate) · up`.
+    pub fn silu_mul(&mut self, gate: &mut [f32], up: &[f32]) {
+        let run = self.kernels.silu_mul;
+        self.team.for_rows(gate, CHUNK, |_, i, gate| run(gate, &up[i * CHUNK..][..gate.len()]));
+    }
+
+    /// The activation function on every value.
+    pub fn activation(&mut self, kind: Activation, x: &mut [f32]) {
+        let k = self.kernels;
+        self.team.for_rows(x, CHUNK, |_, _, x| match kind {
+            Activation::GeluQuick => (k.gelu_quick)(x),
+            Activation::GeluErf => (k.gelu_erf)(x),
+            Activation::GeluTanh => (k.gelu_tanh)(x),
+            Activation::Silu => x.iter_mut().for_each(|x| *x /= 1.0 + (-*x).exp()),
+        });
+    }
+
+    /// Calls `f(i, row)` for every row `i` of `rows`, `len` values each, spread over the threads.
+    pub fn for_rows(&mut self, rows: &mut [f32], len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        self.team.for_rows(rows, len, |_, i, row| f(i, row));
+    }
+
+    /// Row `id` of `table`, dequantised.
+    pub fn embed(&mut self, table: &Matrix, id: usize, out: &mut [f32]) {
+        quant::dequantize(table.block_type(), table.row_data(id, 1), out);
+    }
+}
+
+/// Values that an elementwise operation gives to a thread at once.
+const CHUNK: usize = 4096;

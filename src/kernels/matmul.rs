@@ -1,0 +1,114 @@
+//! Matrix products over the pool: activations packed once, weights taken in panels of rows.
+
+use super::{Kernels, OutTile, Q8_BLOCK, Q8Rows};
+use crate::threads::{Disjoint, Team};
+use crate::weights::Linear;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panel's dequantised rows should stay in L2 together with the activations they meet.
+const PANEL_BYTES: usize = 256 << 10;
+
+/// One of several products that share their right-hand side.
+pub struct Product<'a> {
+    /// `[rows, k]`, and its bias.
+    pub layer: &'a Linear,
+    /// `[n, rows]`.
+    pub out: &'a mut [f32],
+}
+
+/// Memory that matmuls keep between calls.
+#[derive(Default)]
+pub struct Scratch {
+    /// Quantised activations, see [`Q8Rows`].
+    qs: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i16>,
+    /// Each worker's own, grown by the kernels.
+    workers: Vec<Mutex<Vec<f32>>>,
+}
+
+impl Scratch {
+    /// Scratch for `threads` threads.
+    pub fn new(threads: usize) -> Self {
+        Self { workers: (0..threads).map(|_| Mutex::default()).collect(), ..Self::default() }
+    }
+
+    /// The memory of `worker`, which alone uses it while an operation runs. Contents mean nothing.
+    pub fn worker(&self, worker: usize) -> MutexGuard<'_, Vec<f32>> {
+        self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Quantises `x`, `[n, k]`.
+    fn quantize(&mut self, kernels: &Kernels, team: &mut Team<'_>, x: &[f32], k: usize) {
+        let len = x.len();
+        self.qs.resize(len, 0);
+        self.scales.resize(len / Q8_BLOCK, 0.0);
+        self.sums.resize(len / (Q8_BLOCK / 2), 0);
+        let (qs, scales, sums) =
+            (Disjoint::new(&mut self.qs), Disjoint::new(&mut self.scales), Disjoint::new(&mut self.sums));
+        team.run(len / k, |_, i| {
+            let (b, s) = (k / Q8_BLOCK, k / (Q8_BLOCK / 2));
+            // SAFETY: every chunk runs once, and row `i` of each is only its own.
+            let (qs, scales, sums) = unsafe { (qs.slice(i * k, k), scales.slice(i * b, b), sums.slice(i * s, s)) };
+            (kernels.quantize_q8)(&x[i * k..(i + 1) * k], qs, scales, sums);
+        });
+    }
+}
+
+/// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
+///
+/// With `exact`, activations stay f32 and weights take their dequantised f32 values; otherwise activations meet
+/// quantised weights as int8.
+pub fn matmul(
+    kernels: &Kernels,
+    team: &mut Team<'_>,
+    scratch: &mut Scratch,
+    exact: bool,
+    x: &[f32],
+    n: usize,
+    products: &mut [Product<'_>],
+) {
+    let Some(k) = products.first().map(|p| p.layer.weight.cols()) else { return };
+    assert_eq!(x.len(), n * k, "activations");
+    let integer = |p: &Product<'_>| !exact && p.layer.weight.is_quantised();
+    if products.iter().any(integer) {
+        scratch.quantize(kernels, team, x, k);
+    }
+    let scratch = &*scratch;
+    let packed = Q8Rows { qs: &scratch.qs, scales: &scratch.scales, sums: &scratch.sums, k };
+    let panel = (PANEL_BYTES / (4 * k)).clamp(4, 64) & !3;
+
+    // Panels of all products in one run, so that a small product does not leave threads idle.
+    struct Part<'a> {
+        layer: &'a Linear,
+        out: Disjoint<'a, f32>,
+        integer: bool,
+        first_panel: usize,
+    }
+    let mut panels = 0;
+    let mut parts = Vec::with_capacity(products.len());
+    for p in products.iter_mut() {
+        assert_eq!(p.layer.weight.cols(), k, "shared activations");
+        assert_eq!(p.out.len(), n * p.layer.weight.rows(), "output");
+        let integer = integer(p);
+        parts.push(Part { layer: p.layer, out: Disjoint::new(p.out), integer, first_panel: panels });
+        panels += p.layer.weight.rows().div_ceil(panel);
+    }
+    team.run(panels, |worker, i| {
+        let part = parts.iter().rev().find(|p| p.first_panel <= i).expect("the first part starts at panel 0");
+        let weight = &part.layer.weight;
+        let start = (i - part.first_panel) * panel;
+        let rows = panel.min(weight.rows() - start);
+        // SAFETY: columns `start..start + rows` of every row of `out`; panels do not overlap, each runs once.
+        let mut tile = unsafe { OutTile::from_raw(part.out.at(start), n, rows, weight.rows()) };
+        let mut own = scratch.worker(worker);
+        let (bytes, kind) = (weight.row_data(start, rows), weight.block_type() as usize);
+        match kernels.matmul_q8[kind] {
+            Some(run) if part.integer => run(bytes, packed, &mut tile, &mut own),
+            _ => (kernels.matmul_f32[kind])(bytes, x, k, &mut tile, &mut own),
+        }
+        if let Some(bias) = &part.layer.bias {
+            tile.add_bias(&bias[start..start + rows]);
+        }
+    });
+}

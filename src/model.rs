@@ -1,0 +1,533 @@
+//! A model: the language model, the tower and projector, the tokenizer and the chat template, ready to run.
+
+use crate::cpu::{Canceller, Cpu, Segment};
+use crate::decoder::kv::{KvCache, KvShape, KvType};
+use crate::decoder::{self, Decoder, Row};
+use crate::error::{Error, Result};
+use crate::gguf::File;
+use crate::image::Image;
+use crate::kernels::Kernels;
+use crate::prompt::Template;
+use crate::session::Session;
+use crate::threads;
+use crate::tokenizer::Tokenizer;
+use crate::vision::{self, Embedding, Vision};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The environment variable that names the model for [`Model::load`].
+const MODEL_VARIABLE: &str = "LLAVA_MODEL";
+/// The question that [`Model::describe`] asks.
+pub(crate) const DESCRIBE: &str = "Describe the image.";
+
+/// A loaded LLaVA. Immutable, shared between threads, and cheap to clone; sessions keep it alive.
+///
+/// ```no_run
+/// let model = llava::Model::open("llava-v1.5-7b.gguf")?;
+/// println!("{}", model.describe(&llava::Image::open("cat.jpg")?)?);
+/// # Ok::<(), llava::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    cpu: Cpu,
+    decoder: Decoder,
+    vision: Option<Vision>,
+    tokenizer: Tokenizer,
+    template: Template,
+    template_reason: String,
+    context: usize,
+    kv: KvType,
+    name: String,
+    mmproj: Option<String>,
+}
+
+/// Where a model file comes from.
+enum Source {
+    Path(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    fn read(self) -> Result<File> {
+        match self {
+            Self::Path(path) => File::open(path),
+            Self::Bytes(bytes) => File::from_bytes(bytes),
+        }
+    }
+}
+
+/// Settings of a model, before it is loaded.
+///
+/// ```no_run
+/// let model = llava::Model::builder("vicuna.gguf").mmproj("mmproj.gguf").threads(4).context(2048).load()?;
+/// # Ok::<(), llava::Error>(())
+/// ```
+pub struct ModelBuilder {
+    lm: Source,
+    mmproj: Option<Source>,
+    threads: Option<usize>,
+    context: Option<usize>,
+    kv: Option<KvType>,
+    template: Option<String>,
+    exact: bool,
+    kernels: Option<String>,
+}
+
+impl Model {
+    /// The model that the environment variable `LLAVA_MODEL` names: a GGUF file, or a folder with a pair.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if the variable is not set; those of [`Model::open`].
+    pub fn load() -> Result<Self> {
+        Self::default_builder()?.load()
+    }
+
+    /// Settings for the model of [`Model::load`].
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if the variable is not set.
+    pub fn default_builder() -> Result<ModelBuilder> {
+        match std::env::var_os(MODEL_VARIABLE) {
+            Some(path) => Ok(Self::builder(path)),
+            None => Err(Error::ModelNotFound(format!(
+                "no model was named: give the path of a GGUF file (or of a folder with a language model and its \
+                 mmproj), or set {MODEL_VARIABLE} to it"
+            ))),
+        }
+    }
+
+    /// Opens a language model and the mmproj beside it: `path` is the language model's GGUF file (for a split model
+    /// its first part), or a folder that holds one pair.
+    ///
+    /// The files are mapped, not read: they must not be changed or cut short while the model is in use, or the
+    /// system ends the process. For files that may change, read them and use [`Model::from_bytes`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::InvalidModel`] and [`Error::Unsupported`] for the files, [`Error::PairMismatch`] if
+    /// they do not belong together, [`Error::ModelNotFound`] if a folder does not hold exactly one pair.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path.as_ref()).load()
+    }
+
+    /// A model from the contents of its files; without `mmproj` it takes no images.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`].
+    pub fn from_bytes(lm: Vec<u8>, mmproj: Option<Vec<u8>>) -> Result<Self> {
+        ModelBuilder::new(Source::Bytes(lm), mmproj.map(Source::Bytes)).load()
+    }
+
+    /// Settings for the model at `path`, as in [`Model::open`].
+    pub fn builder(path: impl Into<PathBuf>) -> ModelBuilder {
+        ModelBuilder::new(Source::Path(path.into()), None)
+    }
+
+    /// Describes an image: "Describe the image.", answered greedily. See [`Session`] for everything else.
+    ///
+    /// # Errors
+    /// Those of [`Session::ask`].
+    pub fn describe(&self, image: &Image) -> Result<String> {
+        Ok(self.session().ask(DESCRIBE, &[image])?.text)
+    }
+
+    /// A new conversation.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    /// Encodes an image once, for use in any number of sessions: image tokens, `[tokens, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if the model has no mmproj; [`Error::OutOfMemory`].
+    pub fn encode(&self, image: &Image) -> Result<Embedding> {
+        self.encode_with(image, &Canceller::default())
+    }
+
+    /// [`Model::encode`] that another thread can cancel.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`].
+    pub fn encode_with(&self, image: &Image, cancel: &Canceller) -> Result<Embedding> {
+        self.vision()?.encode(&self.0.cpu, cancel, image)
+    }
+
+    /// The vision tower's features of an image before the projector, without the class token, and their shape
+    /// `[tiles · patches, d_vision]`.
+    ///
+    /// # Errors
+    /// Those of [`Model::encode`].
+    pub fn features(&self, image: &Image) -> Result<(Vec<f32>, [usize; 2])> {
+        let vision = self.vision()?;
+        let features = vision.features(&self.0.cpu, &Canceller::default(), &vision.preprocess(image)?)?;
+        let width = vision.config.feature_width();
+        let rows = features.len() / width;
+        Ok((features, [rows, width]))
+    }
+
+    /// Next-token logits `[n_vocab]` after `input`, in a cache of its own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `input` is empty or holds a token outside the vocabulary or an embedding of the
+    /// wrong width; [`Error::ContextFull`].
+    pub fn logits(&self, input: &[Input]) -> Result<Vec<f32>> {
+        let image_tokens = input.iter().map(Input::image_tokens).sum();
+        self.check_context(input.iter().map(Input::positions).sum(), image_tokens)?;
+        let mut logits = Vec::new();
+        self.prefill(&mut KvCache::new(self.kv_shape()), input, &Canceller::default(), &mut logits)?;
+        if logits.is_empty() {
+            return Err(Error::argument("input", "is empty"));
+        }
+        Ok(logits)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// The chat template in use, and why it was chosen.
+    pub fn template(&self) -> (&Template, &str) {
+        (&self.0.template, &self.0.template_reason)
+    }
+
+    /// The language model's geometry.
+    pub fn decoder_config(&self) -> &decoder::Config {
+        &self.0.decoder.config
+    }
+
+    /// The tower's geometry, if the model has one.
+    pub fn vision_config(&self) -> Option<&vision::Config> {
+        self.0.vision.as_ref().map(|v| &v.config)
+    }
+
+    /// Image tokens that a picture of `width` × `height` pixels takes.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] if the model has no mmproj.
+    pub fn image_tokens(&self, width: u32, height: u32) -> Result<usize> {
+        Ok(self.vision()?.tokens((width, height)))
+    }
+
+    /// Positions that a conversation may take.
+    pub fn context(&self) -> usize {
+        self.0.context
+    }
+
+    /// Bytes that the KV cache of `positions` positions takes.
+    pub fn kv_bytes(&self, positions: usize) -> u64 {
+        self.kv_shape().bytes(positions)
+    }
+
+    /// The files it came from: the language model's and, if it has one, the mmproj's. `<memory>` for bytes.
+    pub fn files(&self) -> (&str, Option<&str>) {
+        (&self.0.name, self.0.mmproj.as_deref())
+    }
+
+    /// The kernels in use and the number of threads.
+    pub fn device(&self) -> (&'static str, usize) {
+        self.0.cpu.describe()
+    }
+
+    pub(crate) fn vision(&self) -> Result<&Vision> {
+        self.0.vision.as_ref().ok_or_else(|| {
+            Error::ModelNotFound(format!(
+                "{} has no vision tower: no mmproj was named, and none lies beside it; name the mmproj that belongs to it",
+                self.0.name
+            ))
+        })
+    }
+
+    /// Whether both are clones of one model.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn cpu(&self) -> &Cpu {
+        &self.0.cpu
+    }
+
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.0.decoder
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        self.0.decoder.kv_shape(self.0.kv)
+    }
+
+    /// An error if `needed` positions and one for an answer do not fit.
+    pub(crate) fn check_context(&self, needed: usize, image_tokens: usize) -> Result<()> {
+        let context = self.0.context;
+        if needed < context {
+            return Ok(());
+        }
+        let trained = self.0.decoder.config.context_length;
+        Err(Error::ContextFull { needed, image_tokens, context, trained })
+    }
+
+    /// Runs `input` at the next positions of `cache`; `logits` receives those of the last row, if there is one.
+    pub(crate) fn prefill(
+        &self,
+        cache: &mut KvCache,
+        input: &[Input],
+        cancel: &Canceller,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        let decoder = &self.0.decoder;
+        let mut rows = Vec::with_capacity(input.iter().map(Input::positions).sum());
+        for i in input {
+            match i {
+                Input::Token(id) => rows.push(Row::Token(*id)),
+                Input::Image(e) => rows.extend(e.values().chunks_exact(e.width()).map(Row::Embedding)),
+            }
+        }
+        let chunks = rows.chunks(decoder.max_rows());
+        let last = chunks.len();
+        for (i, rows) in chunks.enumerate() {
+            let wanted: &[usize] = if i + 1 == last { &[rows.len() - 1] } else { &[] };
+            let mut segments = [Segment { cache, rows: rows.len() }];
+            decoder.forward(&mut self.0.cpu.enter(cancel), &mut segments, rows, wanted, logits)?;
+        }
+        Ok(())
+    }
+}
+
+/// One piece of the language model's input.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A token.
+    Token(u32),
+    /// An encoded image.
+    Image(Embedding),
+}
+
+impl Input {
+    /// Positions it takes.
+    pub(crate) fn positions(&self) -> usize {
+        match self {
+            Self::Token(_) => 1,
+            Self::Image(e) => e.tokens(),
+        }
+    }
+
+    pub(crate) fn image_tokens(&self) -> usize {
+        match self {
+            Self::Token(_) => 0,
+            Self::Image(e) => e.tokens(),
+        }
+    }
+
+    /// Whether both are the same token or clones of the same embedding.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Token(a), Self::Token(b)) => a == b,
+            (Self::Image(a), Self::Image(b)) => a.id() == b.id(),
+            _ => false,
+        }
+    }
+}
+
+impl ModelBuilder {
+    fn new(lm: Source, mmproj: Option<Source>) -> Self {
+        Self { lm, mmproj, threads: None, context: None, kv: None, template: None, exact: false, kernels: None }
+    }
+
+    /// The mmproj, instead of the one found beside the language model.
+    pub fn mmproj(mut self, path: impl Into<PathBuf>) -> Self {
+        self.mmproj = Some(Source::Path(path.into()));
+        self
+    }
+
+    /// Threads to compute with; as many as the process may use by default, and never more.
+    pub fn threads(mut self, n: usize) -> Self {
+        self.threads = Some(n);
+        self
+    }
+
+    /// Positions that a conversation may take. By default what the model was trained with. Memory for the KV cache
+    /// is taken as positions fill.
+    pub fn context(mut self, positions: usize) -> Self {
+        self.context = Some(positions);
+        self
+    }
+
+    /// How the KV cache is stored; half precision by default.
+    pub fn kv_type(mut self, kind: KvType) -> Self {
+        self.kv = Some(kind);
+        self
+    }
+
+    /// A conversation style by name, instead of the one chosen for the model.
+    pub fn template(mut self, name: impl Into<String>) -> Self {
+        self.template = Some(name.into());
+        self
+    }
+
+    /// Computes in f32 throughout: activations and the KV cache are not rounded. Slow; for comparison.
+    pub fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Kernels by name (`scalar`, `avx2`, …) instead of the best the machine supports; for comparison.
+    pub fn kernels(mut self, name: impl Into<String>) -> Self {
+        self.kernels = Some(name.into());
+        self
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`]; [`Error::InvalidArgument`] for a setting out of range.
+    pub fn load(self) -> Result<Model> {
+        let (lm, beside) = match self.lm {
+            Source::Path(path) if path.is_dir() => find_pair(&path)?,
+            Source::Path(path) => {
+                let beside = if self.mmproj.is_none() { find_mmproj(&path)? } else { None };
+                (Source::Path(path).read()?, beside)
+            }
+            bytes => (bytes.read()?, None),
+        };
+        let mmproj = match self.mmproj {
+            Some(source) => Some(source.read()?),
+            None => beside,
+        };
+        if self.threads == Some(0) {
+            return Err(Error::argument("threads", "is 0, expected 1 or more"));
+        }
+        let kernels = match &self.kernels {
+            None => Kernels::best(),
+            Some(name) => {
+                let all = Kernels::available();
+                let names: Vec<_> = all.iter().map(|k| k.name).collect();
+                let missing = || Error::argument("kernels", format!("{name:?}; this machine has {}", names.join(", ")));
+                all.iter().find(|k| k.name == name).copied().ok_or_else(missing)?
+            }
+        };
+        let mut context = 0;
+        let decoder = Decoder::from_gguf(&lm, |config| {
+            context = self.context.unwrap_or_else(|| config.default_context());
+            context
+        })?;
+        let most = decoder.config.context_length;
+        if context == 0 || context > most {
+            return Err(Error::argument("context", format!("is {context}, expected 1 to {most} for this model")));
+        }
+        let vision = mmproj.as_ref().map(Vision::from_gguf).transpose()?;
+        if let (Some(vision), Some(mmproj)) = (&vision, &mmproj) {
+            let (from, to) = (vision.width(), decoder.config.d_model);
+            if from != to {
+                return Err(Error::PairMismatch {
+                    model: lm.name().to_owned(),
+                    mmproj: mmproj.name().to_owned(),
+                    reason: format!("the projector makes tokens {from} wide, and the language model is {to} wide"),
+                });
+            }
+        }
+        let tokenizer = Tokenizer::from_gguf(&lm)?;
+        if tokenizer.vocab_size() > decoder.n_vocab {
+            let reason = format!("{} tokens, and token_embd has {} rows", tokenizer.vocab_size(), decoder.n_vocab);
+            return Err(Error::invalid(lm.name(), "tokenizer.ggml.tokens", reason));
+        }
+        let (template, template_reason) = match &self.template {
+            Some(name) => (Template::by_name(name)?, "named by the caller".to_owned()),
+            None => {
+                let (name, own) = (lm.str("general.name")?, lm.str("tokenizer.chat_template")?);
+                Template::choose(name, own, &tokenizer)
+            }
+        };
+        let threads = self.threads.unwrap_or(usize::MAX).min(threads::available());
+        let cpu = Cpu::new(kernels, threads, self.exact).map_err(|e| Error::io("thread pool", e))?;
+        log::debug!(
+            "{}: {} kernels, {threads} threads, template {} ({template_reason})",
+            lm.name(),
+            kernels.name,
+            template.name()
+        );
+        Ok(Model(Arc::new(Inner {
+            cpu,
+            decoder,
+            vision,
+            tokenizer,
+            template,
+            template_reason,
+            context,
+            kv: self.kv.unwrap_or(if self.exact { KvType::F32 } else { KvType::F16 }),
+            name: lm.name().to_owned(),
+            mmproj: mmproj.map(|file| file.name().to_owned()),
+        })))
+    }
+}
+
+fn is_mmproj(file: &File) -> bool {
+    matches!(file.str("general.architecture"), Ok(Some("clip")))
+}
+
+fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        if is_gguf && !is_later_part(&path) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether the file is part 2 or later of a split model, `NAME-00002-of-00003.gguf`.
+fn is_later_part(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    match stem.rsplit_once("-of-").and_then(|(head, _)| head.rsplit_once('-')) {
+        Some((_, part)) => part.len() == 5 && part != "00001" && part.bytes().all(|b| b.is_ascii_digit()),
+        None => false,
+    }
+}
+
+/// The pair that a folder holds.
+fn find_pair(folder: &Path) -> Result<(File, Option<File>)> {
+    let (mut lms, mut mmprojs) = (Vec::new(), Vec::new());
+    for path in gguf_files(folder)? {
+        let file = File::open(path)?;
+        if is_mmproj(&file) { &mut mmprojs } else { &mut lms }.push(file);
+    }
+    let lm = only(lms, folder, "language model")?.ok_or_else(|| {
+        Error::ModelNotFound(format!("{} holds no language model as GGUF; name a .gguf file", folder.display()))
+    })?;
+    Ok((lm, only(mmprojs, folder, "mmproj")?))
+}
+
+/// The mmproj beside a language model: the one file in its folder that says so by its name and its contents.
+fn find_mmproj(lm: &Path) -> Result<Option<File>> {
+    let folder = lm.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A folder that can't be listed is no reason to refuse the model named in it.
+    let Ok(paths) = gguf_files(folder) else { return Ok(None) };
+    let mut found = Vec::new();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if name.contains("mmproj") && path != lm {
+            found.push(File::open(path)?);
+        }
+    }
+    found.retain(is_mmproj);
+    only(found, folder, "mmproj")
+}
+
+fn only(mut files: Vec<File>, folder: &Path, what: &str) -> Result<Option<File>> {
+    if files.len() > 1 {
+        let names: Vec<_> = files.iter().map(File::name).collect();
+        return Err(Error::ModelNotFound(format!(
+            "{} holds more than one {what}: {}; name the one to use",
+            folder.display(),
+            names.join(", ")
+        )));
+    }
+    Ok(files.pop())
+}
