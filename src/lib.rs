@@ -30,4 +30,4 @@ pub use sample::{Generation, TokenLogprob};
 pub use session::{Answer, Batch, FinishReason, Score, Session, Stream, Timings, TokenInfo};
 pub use vision::Embedding;
 #[doc(hidden)]
-pub use vision::{Config as VisionConfig, ProjectorKind, Vision};
+pub use vision::{Config as VisionConfig, Vision};
