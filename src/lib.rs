@@ -22,12 +22,13 @@ mod vision;
 mod weights;
 
 pub use cpu::Canceller;
+pub use decoder::Config as DecoderConfig;
 pub use decoder::kv::KvType;
 pub use error::{Error, Result};
-pub use image::Image;
+pub use image::{Image, PixelFormat};
 pub use model::{Input, Model, ModelBuilder};
 pub use sample::{Generation, TokenLogprob};
 pub use session::{Answer, Batch, FinishReason, Score, Session, Stream, Timings, TokenInfo};
-pub use vision::Embedding;
 #[doc(hidden)]
-pub use vision::{Config as VisionConfig, Vision};
+pub use vision::Vision;
+pub use vision::{Config as VisionConfig, Embedding, ProjectorKind};

@@ -86,7 +86,6 @@ impl KvCache {
         self.len
     }
 
-
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

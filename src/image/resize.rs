@@ -1,10 +1,14 @@
 //! Pillow's bicubic resize of RGB, to the last bit (`src/libImaging/Resample.c`).
 //!
-//! Two passes, rows and then columns, with 8 bits between them. Weights are computed in f64, normalised and rounded to
+//! Two passes, one along each axis, with 8 bits between them. Weights are computed in f64, normalised and rounded to
 //! 22-bit fixed point; shrinking widens the kernel, which is what Pillow has over plain bicubic interpolation.
 //!
-//! Rows first is the order of every Pillow before 13, so of the one that LLaVA was trained with. Pillow 13 takes columns
-//! first where that is cheaper, which moves some values of tall pictures by one.
+//! The order is that of Pillow 13 (its pull request 9549): vertical first where the height loses more than twice as
+//! many pixels as the width, else horizontal first. Pillow before 13, which LLaVA was trained with, went horizontal
+//! first but for pictures over a hundred times as tall as wide; 12.3 and 13.0 differ in nothing else. Padding to a
+//! square never changes the order, and cutting out the middle only from about twice as tall as wide. Of 600 photographs
+//! squashed to 336 by 336, 29 changed it: 7.1% of their bytes differ, by one but for 0.04%, by 9 at most. Overshoot is
+//! clipped between the passes, so noise and hard edges differ by more: by up to 28 in 6000 synthetic pictures.
 //!
 //! The preprocessing resizes pictures that lie on a canvas of one colour, and often keeps only the middle of the result.
 //! [`Canvas`] and [`Axis`] describe both, so that neither the canvas nor the discarded part is ever built: a picture of
@@ -25,7 +29,7 @@ const SUPPORT: f64 = 2.0;
 const MAX_BETWEEN: u64 = 1 << 30;
 
 /// Resizes `rgb`, `[height, width, 3]`, from `from` (width, height) to `to` (width, height) with Pillow's bicubic filter,
-/// byte for byte what `Image.resize(to, BICUBIC)` of Pillow before 13 returns: `[to.1, to.0, 3]`.
+/// byte for byte what `Image.resize(to, BICUBIC)` of Pillow 13 returns: `[to.1, to.0, 3]`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if a side is 0 or above 65535 or `rgb` is not `from.0 * from.1 * 3` long; [`Error::OutOfMemory`] if the
@@ -79,35 +83,47 @@ impl<'a> Canvas<'a> {
     pub fn resize(&self, x: &Axis, y: &Axis) -> Result<Vec<u8>> {
         let columns = Taps::new(x, self.left..self.left + self.width)?;
         let rows = Taps::new(y, self.top..self.top + self.height)?;
-        let row_bytes = 3 * x.window.len();
-        let mut resized = buffer("a resized image", y.window.len() as u64 * row_bytes as u64)?;
+        let resized = buffer("a resized image", y.window.len() as u64 * 3 * x.window.len() as u64)?;
+        if vertical_first(x, y) {
+            Ok(self.down_then_across(&columns, &rows, resized))
+        } else {
+            self.across_then_down(&columns, &rows, resized)
+        }
+    }
 
+    /// Fills `resized`, `[rows, columns, 3]`, horizontally first.
+    fn across_then_down(&self, columns: &Taps, rows: &Taps, mut resized: Vec<u8>) -> Result<Vec<u8>> {
         // A row of bare canvas and the picture's rows that some wanted row needs, after the first pass.
-        let bare: Vec<u8> = (0..x.window.len()).flat_map(|i| self.fill.map(|v| clip(columns.bare(i, v)))).collect();
+        let bare: Vec<u8> = (0..columns.len()).flat_map(|i| columns.bare(i, self.fill)).collect();
         let needed = rows.span();
-        let mut between = buffer("resizing an image", needed.len() as u64 * row_bytes as u64)?; // [needed, row]
-        for (row, out) in needed.clone().zip(between.chunks_exact_mut(row_bytes)) {
+        let mut between = buffer("resizing an image", needed.len() as u64 * bare.len() as u64)?; // [needed, columns, 3]
+        for (row, out) in needed.clone().zip(between.chunks_exact_mut(bare.len())) {
             columns.across(&self.rgb[3 * row * self.width..][..3 * self.width], self.fill, out);
         }
-
-        let mut sums = vec![0; row_bytes];
-        for (i, out) in resized.chunks_exact_mut(row_bytes).enumerate() {
-            for (sum, &v) in sums.iter_mut().zip(&bare) {
-                *sum = rows.outside(i, v);
-            }
-            let (first, weights) = rows.inside(i);
-            let sources = between[(first - needed.start) * row_bytes..].chunks_exact(row_bytes);
-            for (source, &weight) in sources.zip(weights) {
-                for (sum, &v) in sums.iter_mut().zip(source) {
-                    *sum += i32::from(v) * weight;
-                }
-            }
-            for (v, &sum) in out.iter_mut().zip(&sums) {
-                *v = clip(sum);
-            }
+        let mut sums = vec![0; bare.len()];
+        for (i, out) in resized.chunks_exact_mut(bare.len()).enumerate() {
+            rows.down(i, &between, needed.start, &bare, &mut sums, out);
         }
         Ok(resized)
     }
+
+    /// Fills `resized`, `[rows, columns, 3]`, vertically first. One row between the passes is enough.
+    fn down_then_across(&self, columns: &Taps, rows: &Taps, mut resized: Vec<u8>) -> Vec<u8> {
+        let bare = self.fill.repeat(self.width);
+        let mut between = vec![0; bare.len()]; // [width, 3]
+        let mut sums = vec![0; bare.len()];
+        for (i, out) in resized.chunks_exact_mut(3 * columns.len()).enumerate() {
+            rows.down(i, self.rgb, 0, &bare, &mut sums, &mut between);
+            columns.across(&between, rows.bare(i, self.fill), out);
+        }
+        resized
+    }
+}
+
+/// Pillow 13's choice of order (`horizontal_first` in `ImagingResampleInner`), by the whole canvas and result.
+fn vertical_first(x: &Axis, y: &Axis) -> bool {
+    let lost = |axis: &Axis| axis.input as i64 - axis.output as i64;
+    lost(y) > 0 && lost(y) > 2 * lost(x)
 }
 
 /// One half in fixed point, for rounding. A sum cannot overflow: the absolute weights of a bicubic kernel add up to less
@@ -166,6 +182,11 @@ impl Taps {
         Ok(taps)
     }
 
+    /// Number of wanted output positions.
+    fn len(&self) -> usize {
+        self.first.len()
+    }
+
     /// First position in the picture and weights of the window's output `i`.
     fn inside(&self, i: usize) -> (usize, &[i32]) {
         (self.first[i], &self.weights[self.starts[i]..self.starts[i + 1]])
@@ -176,9 +197,10 @@ impl Taps {
         HALF + i32::from(v) * self.outsides[i]
     }
 
-    /// Output `i` of a canvas of value `v` with no picture on it.
-    fn bare(&self, i: usize, v: u8) -> i32 {
-        self.inside(i).1.iter().fold(self.outside(i, v), |sum, weight| sum + i32::from(v) * weight)
+    /// Output `i` of a canvas of colour `fill` with no picture on it.
+    fn bare(&self, i: usize, fill: [u8; 3]) -> [u8; 3] {
+        let (_, weights) = self.inside(i);
+        fill.map(|v| clip(weights.iter().fold(self.outside(i, v), |sum, weight| sum + i32::from(v) * weight)))
     }
 
     /// All positions in the picture that have a weight: they move with the output position.
@@ -200,6 +222,23 @@ impl Taps {
                 }
             }
             *out = sums.map(clip);
+        }
+    }
+
+    /// Output row `i`, `[width, 3]`, from `rows`, `[some, width, 3]`, which begin with the picture's row `start`; the
+    /// canvas's other rows are all `bare`, `[width, 3]`. `sums` is scratch of the same length.
+    fn down(&self, i: usize, rows: &[u8], start: usize, bare: &[u8], sums: &mut [i32], out: &mut [u8]) {
+        for (sum, &v) in sums.iter_mut().zip(bare) {
+            *sum = self.outside(i, v);
+        }
+        let (first, weights) = self.inside(i);
+        for (row, &weight) in rows[(first - start) * bare.len()..].chunks_exact(bare.len()).zip(weights) {
+            for (sum, &v) in sums.iter_mut().zip(row) {
+                *sum += i32::from(v) * weight;
+            }
+        }
+        for (v, &sum) in out.iter_mut().zip(&*sums) {
+            *v = clip(sum);
         }
     }
 }

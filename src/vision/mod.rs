@@ -10,7 +10,7 @@ mod ldp;
 mod projector;
 mod tower;
 
-pub use config::Config;
+pub use config::{Config, ProjectorKind};
 pub use embedding::Embedding;
 
 use crate::cpu::{Canceller, Cpu};

@@ -2,9 +2,9 @@
 """Writes reference.txt, reference_full.txt and unpad.txt: what Hugging Face's image processors (the numpy ones) make of
 the test pictures.
 
-    pip install transformers==4.57.6 'pillow<13' numpy && python tests/golden/preprocess/make.py
+    pip install transformers==4.57.6 pillow==13.0.0 numpy && python tests/golden/preprocess/make.py
 
-Why not Pillow 13 is said in ../resize/make.py.
+Not an older Pillow: ../resize/make.py says why.
 
 The anyres pinpoints are given to Hugging Face transposed, (height, width), so that ties fall as in the original LLaVA.
 """
@@ -27,7 +27,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from pattern import fnv1a, pattern
 
-assert int(PIL.__version__.split(".")[0]) < 13
+assert int(PIL.__version__.split(".")[0]) >= 13
+
+VERSIONS = f"transformers {transformers.__version__}, Pillow {PIL.__version__}"
 
 
 def pixels(fit, side, picture):
@@ -67,13 +69,13 @@ def row(case):
 
 
 with open(HERE / "reference.txt", "w") as f:
-    print(f"# transformers {transformers.__version__}: fit, side, pattern, width, height, tiles, FNV-1a of the f32", file=f)
+    print(f"# {VERSIONS}: fit, side, pattern, width, height, tiles, FNV-1a of the f32", file=f)
     for case in cases():
         out, line = row(case)
         print(line, out.shape[0], f"{fnv1a(out.astype('<f4').tobytes()):016x}", file=f)
 
 with open(HERE / "reference_full.txt", "w") as f:
-    print(f"# transformers {transformers.__version__}: fit, side, pattern, width, height, the f32 in hex", file=f)
+    print(f"# {VERSIONS}: fit, side, pattern, width, height, the f32 in hex", file=f)
     for case in [("pad", 4, "noise", 9, 6), ("crop", 4, "noise", 9, 6), ("squash", 4, "noise", 9, 6),
                  ("anyres", 4, "noise", 13, 7)]:
         out, line = row(case)
