@@ -103,7 +103,7 @@ fn attack(source: &str) -> llava::Result<Vec<Piece>> {
     let outcome = Jinja::new(source, &tokenizer())
         .and_then(|t| Template::Jinja(Box::new(t)).render(&[Message::user(0, "q")], true));
     let seconds = start.elapsed().as_secs_f64();
-    println!("{seconds:6.2} s {shown} -> {}", outcome.as_ref().map_or_else(|e| e.to_string(), flat_start));
+    println!("{seconds:6.2} s {shown} -> {}", outcome.as_ref().map_or_else(|e| e.to_string(), |p| flat_start(p)));
     assert!(seconds < 10.0, "{shown}: {seconds} s");
     outcome
 }
@@ -222,7 +222,7 @@ fn deep_and_long_expressions_do_not_exhaust_the_stack() {
     );
 }
 
-fn flat_start(pieces: &Vec<Piece>) -> String {
+fn flat_start(pieces: &[Piece]) -> String {
     flat(pieces).chars().take(40).collect()
 }
 

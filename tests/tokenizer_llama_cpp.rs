@@ -128,6 +128,6 @@ fn vocabularies_load_quickly() {
         let tokenizer = Tokenizer::from_gguf(&file).unwrap();
         let seconds = start.elapsed().as_secs_f64();
         println!("{name}: {} tokens in {seconds:.3} s", tokenizer.vocab_size());
-        assert!(seconds < 2.0, "{name}: {seconds} s");
+        assert!(seconds < 10.0, "{name}: {seconds} s");
     }
 }
