@@ -137,10 +137,10 @@ fn place(c: &Cursor<'_>, storage: &Storage, raw: RawTensor, start: usize, alignm
     let mut data = None;
     if let Some(t) = block_type {
         let row = dims.first().copied().unwrap_or_default();
-        let Some(row_bytes) = t.row_bytes(row) else {
+        if !row.is_multiple_of(t.block_len()) {
             return Err(c.invalid(name, format!("rows of {row} values are not whole {t} blocks of {}", t.block_len())));
-        };
-        let bytes = dims.iter().skip(1).try_fold(row_bytes, |n, &d| n.checked_mul(d));
+        }
+        let bytes = t.row_bytes(row).and_then(|b| dims.iter().skip(1).try_fold(b, |n, &d| n.checked_mul(d)));
         let at = usize::try_from(offset).ok().and_then(|o| start.checked_add(o));
         let (Some(bytes), Some(at)) = (bytes, at) else {
             return Err(c.invalid(name, format!("dimensions {dims:?} at offset {offset} overflow")));
