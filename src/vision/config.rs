@@ -232,10 +232,7 @@ fn activation(file: &File) -> Result<Activation> {
 /// The legacy converter's names are told by shape: fc1 takes the tower's width. With equal widths nothing tells,
 /// and the names are taken at their word.
 fn swapped_ffn(w: &Loader<'_>, width: usize, d_ff: usize) -> Result<bool> {
-    if width == d_ff || !w.has("v.blk.0.ffn_down.weight") {
-        return Ok(false);
-    }
-    Ok(w.dims("v.blk.0.ffn_down.weight")?.0 == width)
+    Ok(width != d_ff && w.dims("v.blk.0.ffn_down.weight")?.0 == width)
 }
 
 fn triple(file: &File, key: &str) -> Result<[f32; 3]> {
