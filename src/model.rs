@@ -8,7 +8,8 @@ use crate::gguf::File;
 use crate::image::Image;
 use crate::kernels::Kernels;
 use crate::prompt::Template;
-use crate::session::Session;
+use crate::sample::Generation;
+use crate::session::{Answer, Session};
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::vision::{self, Embedding, Vision};
@@ -183,6 +184,16 @@ impl Model {
             return Err(Error::argument("input", "is empty"));
         }
         Ok(logits)
+    }
+
+    /// Continues `input` as it is, without a template: for prompts written by hand.
+    ///
+    /// # Errors
+    /// Those of [`Model::logits`] and of [`Session::set_generation`].
+    pub fn generate(&self, input: &[Input], generation: &Generation) -> Result<Answer> {
+        let mut session = self.session();
+        session.set_generation(generation.clone())?;
+        session.complete(input)
     }
 
     /// The tokenizer.
