@@ -69,6 +69,13 @@ struct Prompt {
     timings: Timings,
 }
 
+impl Prompt {
+    fn of(input: &[Input], timings: Timings) -> Self {
+        let tokens = input.iter().map(Input::positions).sum();
+        Self { tokens, image_tokens: input.iter().map(Input::image_tokens).sum(), timings }
+    }
+}
+
 impl Session {
     pub(crate) fn new(model: Model) -> Self {
         Self {
@@ -274,6 +281,19 @@ impl Session {
         result.map(|()| Score { logprob: sum, tokens: ids.len() })
     }
 
+    /// Continues `input` in an empty session, without the template and its stop texts.
+    pub(crate) fn complete(mut self, input: &[Input]) -> Result<Answer> {
+        let start = Instant::now();
+        if input.is_empty() {
+            return Err(Error::argument("input", "is empty"));
+        }
+        let prompt = Prompt::of(input, Timings::default());
+        self.model.check_context(prompt.tokens, prompt.image_tokens)?;
+        self.run(input)?;
+        let turn = Turn::new(&self, prompt, &[], start);
+        Stream::new(&mut self, turn).finish()
+    }
+
     /// Everything before the first token: encodes the images, extends the history, runs the prompt.
     fn begin(&mut self, text: &str, images: &[&Image]) -> Result<Turn> {
         let start = Instant::now();
@@ -284,17 +304,13 @@ impl Session {
             let prefill = Instant::now();
             self.run(&input)?;
             timings.prefill = prefill.elapsed();
-            Ok(Prompt {
-                tokens: input.iter().map(Input::positions).sum(),
-                image_tokens: input.iter().map(Input::image_tokens).sum(),
-                timings,
-            })
+            Ok(Prompt::of(&input, timings))
         });
         match result {
             Ok(prompt) => {
                 self.messages.push(Message::user(self.attached.len(), text));
                 self.images.append(&mut self.attached);
-                Ok(Turn::new(self, prompt, start))
+                Ok(Turn::new(self, prompt, self.template().stop_strings(), start))
             }
             Err(e) => {
                 self.attached = attached;
@@ -361,7 +377,7 @@ impl Session {
         self.cached.truncate(shared);
         self.cache.truncate(self.cached.iter().map(Input::positions).sum());
         let len = self.cache.len();
-        match self.model.prefill(&mut self.cache, &input[shared..], &self.cancel, &mut self.logits) {
+        match self.model.prefill(&mut self.cache, &input[shared..], 1, &self.cancel, &mut self.logits) {
             Ok(()) => {
                 self.cached.extend_from_slice(&input[shared..]);
                 Ok(())

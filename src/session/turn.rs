@@ -26,11 +26,10 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    pub(super) fn new(session: &Session, prompt: Prompt, start: Instant) -> Self {
+    pub(super) fn new(session: &Session, prompt: Prompt, template_stops: &[&str], start: Instant) -> Self {
         let generation = session.generation.clone();
         let own = generation.stop.iter().cloned();
-        let template = session.template().stop_strings();
-        let stops = own.chain(template.iter().map(ToString::to_string)).filter(|s| !s.is_empty()).collect();
+        let stops = own.chain(template_stops.iter().map(ToString::to_string)).filter(|s| !s.is_empty()).collect();
         let answer = Answer {
             text: String::new(),
             token_ids: Vec::new(),

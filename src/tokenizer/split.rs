@@ -43,7 +43,7 @@ impl Split {
 }
 
 /// Cuts `text` by a function that gives the length of the first word in bytes.
-fn pieces<'a>(text: &'a str, first: impl Fn(&str) -> usize) -> impl Iterator<Item = &'a str> {
+fn pieces(text: &str, first: impl Fn(&str) -> usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let c = rest.chars().next()?;
