@@ -2,7 +2,7 @@
 
 use super::support::{Edit, check_error, run, survives};
 use llava::gguf::{Array, Value};
-use llava::{Error, Model};
+use llava::{Error, Generation, Model};
 
 /// The pair is refused in words that have all of `parts` in them.
 #[track_caller]
@@ -252,9 +252,15 @@ fn a_hostile_chat_template_is_an_error_and_not_a_hang() {
         let lm = Edit::lm().set(KEY, text(&source)).bytes();
         let result = survives(&source, || {
             let model = Model::from_bytes(lm, Some(Edit::mmproj().bytes()))?;
-            model.session().ask("Hi", &[&super::support::picture()])
+            let mut session = model.session();
+            session.set_generation(Generation { max_tokens: 2, ..Generation::default() })?;
+            let answer = session.ask("Hi", &[&super::support::picture()]);
+            Ok((answer, model.template().1.to_owned()))
         });
-        assert!(matches!(result, Err(Error::Template { .. })), "{source}: {result:?}");
+        // Refused when it is compiled, and then another takes its place, or when it runs.
+        let (answer, chosen) = result.unwrap_or_else(|e: Error| panic!("{source}: {e}"));
+        let refused = chosen.contains("does not compile");
+        assert!(refused || matches!(answer, Err(Error::Template { .. })), "{source}: {chosen}, {answer:?}");
     }
     for source in
         ["{{", &"(".repeat(40_000), &format!("{{{{ {}1 }}}}", "-".repeat(30_000)), "{% include '/etc/passwd' %}"]
