@@ -23,9 +23,10 @@ pub(crate) const DESCRIBE: &str = "Describe the image.";
 
 /// A loaded LLaVA. Immutable, shared between threads, and cheap to clone; sessions keep it alive.
 ///
-/// ```no_run
-/// let model = llava::Model::open("llava-v1.5-7b.gguf")?;
-/// println!("{}", model.describe(&llava::Image::open("cat.jpg")?)?);
+/// ```
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transformers")).unwrap();
+/// let model = llava::Model::open("llava/lm.gguf")?; // the mmproj lies beside it
+/// println!("{}", model.describe(&llava::Image::open("images/wide.png")?)?);
 /// # Ok::<(), llava::Error>(())
 /// ```
 #[derive(Clone)]
@@ -61,8 +62,10 @@ impl Source {
 
 /// Settings of a model, before it is loaded.
 ///
-/// ```no_run
-/// let model = llava::Model::builder("vicuna.gguf").mmproj("mmproj.gguf").threads(4).context(2048).load()?;
+/// ```
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transformers")).unwrap();
+/// let model = llava::Model::builder("llava/lm.gguf").mmproj("llava-next/mmproj.gguf").threads(4).context(64).load()?;
+/// assert_eq!(model.context(), 64);
 /// # Ok::<(), llava::Error>(())
 /// ```
 pub struct ModelBuilder {

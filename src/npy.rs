@@ -14,7 +14,7 @@ pub fn save(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
     assert_eq!(values.len(), shape.iter().product::<usize>(), "shape");
     let dims: Vec<String> = shape.iter().map(|d| format!("{d},")).collect();
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.join(" "));
-    while (MAGIC.len() + 4 + header.len() + 1) % 64 != 0 {
+    while !(MAGIC.len() + 4 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');

@@ -256,7 +256,7 @@ pub struct EncodeArgs {
 
 /// Write the next token's logits after a prompt
 ///
-/// The file is NumPy's, float32 [n_vocab].
+/// The file is NumPy's, float32 `[n_vocab]`.
 #[derive(Args)]
 #[command(after_long_help = "Examples:
   llava logits --model llava-v1.5-7b.gguf --prompt 'USER: <image>\\nWhat is this? ASSISTANT:' --image cat.jpg -o out.npy

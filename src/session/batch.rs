@@ -12,10 +12,11 @@ use crate::model::{Input, Model};
 /// Questions that are answered together: the weights are read once for all of them. Each gets exactly the answer
 /// that it would get alone.
 ///
-/// ```no_run
-/// # let model = llava::Model::open("llava-v1.5-7b.gguf")?;
+/// ```
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transformers")).unwrap();
+/// # let model = llava::Model::open("llava")?;
 /// let mut batch = llava::Batch::new(&model);
-/// for path in ["a.jpg", "b.jpg"] {
+/// for path in ["images/wide.png", "images/tall.png"] {
 ///     batch.push(model.session(), "Describe the image.", &[&llava::Image::open(path)?])?;
 /// }
 /// for (_, answer) in batch.run() {

@@ -29,10 +29,11 @@ use turn::Turn;
 /// Every call renders the whole conversation through the chat template, and computes only what the cache does not
 /// hold yet. A call that fails leaves the conversation as it was.
 ///
-/// ```no_run
-/// # let model = llava::Model::open("llava-v1.5-7b.gguf")?;
+/// ```
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transformers")).unwrap();
+/// # let model = llava::Model::open("llava")?;
 /// let mut session = model.session();
-/// let cat = llava::Image::open("cat.jpg")?;
+/// let cat = llava::Image::open("images/wide.png")?;
 /// println!("{}", session.ask("What is on the mat?", &[&cat])?.text);
 /// println!("{}", session.ask("What colour is it?", &[])?.text);
 ///

@@ -23,7 +23,7 @@ impl<'s> Stream<'s> {
     /// # Errors
     /// Those of generation: [`Error::OutOfMemory`], [`Error::InvalidModel`].
     pub fn finish(mut self) -> Result<Answer> {
-        while let Some(piece) = self.next() {
+        for piece in self.by_ref() {
             piece?;
         }
         Ok(self.stop())

@@ -23,7 +23,7 @@ impl Embedding {
     /// [`Error::InvalidArgument`] if the values are not whole rows, or there are none.
     pub fn new(values: Vec<f32>, width: usize) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        if width == 0 || values.is_empty() || values.len() % width != 0 {
+        if width == 0 || values.is_empty() || !values.len().is_multiple_of(width) {
             let reason = format!("{} values do not make rows of {width}", values.len());
             return Err(Error::argument("values", reason));
         }

@@ -2,7 +2,7 @@
 
 use super::support::{Edit, check_error, run, survives};
 use llava::gguf::{Array, Value};
-use llava::{Error, Generation, Model};
+use llava::{Error, Model};
 
 /// The pair is refused in words that have all of `parts` in them.
 #[track_caller]
@@ -243,7 +243,7 @@ fn a_hostile_chat_template_is_an_error_and_not_a_hang() {
     const KEY: &str = "tokenizer.chat_template";
     for source in [
         "{% for i in range(100000000) %}x{% endfor %}".to_owned(),
-        "{% for i in range(9999) %}{% for j in range(9999) %}{{ 'x' * 9999 }}{% endfor %}{% endfor %}".to_owned(),
+        "{% for i in range(9999) %}{% for j in range(9999) %}{{ 'x' ~ i }}{% endfor %}{% endfor %}".to_owned(),
         "{{ raise_exception('no') }}".to_owned(),
         "{{ messages[99].content.x.y }}".to_owned(),
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
@@ -252,19 +252,17 @@ fn a_hostile_chat_template_is_an_error_and_not_a_hang() {
         let lm = Edit::lm().set(KEY, text(&source)).bytes();
         let result = survives(&source, || {
             let model = Model::from_bytes(lm, Some(Edit::mmproj().bytes()))?;
-            let mut session = model.session();
-            session.set_generation(Generation { max_tokens: 2, ..Generation::default() })?;
-            let answer = session.ask("Hi", &[&super::support::picture()]);
-            Ok((answer, model.template().1.to_owned()))
+            model.session().ask("Hi", &[&super::support::picture()])
         });
-        // Refused when it is compiled, and then another takes its place, or when it runs.
-        let (answer, chosen) = result.unwrap_or_else(|e: Error| panic!("{source}: {e}"));
-        let refused = chosen.contains("does not compile");
-        assert!(refused || matches!(answer, Err(Error::Template { .. })), "{source}: {chosen}, {answer:?}");
+        assert!(matches!(result, Err(Error::Template { .. })), "{source}: {result:?}");
     }
-    for source in
-        ["{{", &"(".repeat(40_000), &format!("{{{{ {}1 }}}}", "-".repeat(30_000)), "{% include '/etc/passwd' %}"]
-    {
+    for source in [
+        "{{",
+        "{{ 'x' * 999999999 }}",
+        &"(".repeat(40_000),
+        &format!("{{{{ {}1 }}}}", "-".repeat(30_000)),
+        "{% include '/etc/passwd' %}",
+    ] {
         // What does not compile is replaced by one of the family's own styles.
         let lm = Edit::lm().set(KEY, text(source)).bytes();
         survives("template", || run(lm, None)).unwrap();
