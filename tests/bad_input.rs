@@ -153,7 +153,10 @@ fn tokens_outside_the_vocabulary_are_refused() {
         let error = model.logits(&[Input::Token(1), Input::Token(id)], 1).unwrap_err().to_string();
         assert!(error.contains(&id.to_string()) && error.contains("280"), "{error}");
     }
-    assert!(matches!(model.logits(&[], 1), Err(Error::InvalidArgument { .. })));
+    for (input, n) in [(&[][..], 1), (&[Input::Token(1)], 0), (&[Input::Token(1)], 2), (&[Input::Token(1)], usize::MAX)]
+    {
+        assert!(matches!(model.logits(input, n), Err(Error::InvalidArgument { .. })), "{n} of {}", input.len());
+    }
     assert_eq!(model.tokenizer().decode(&[280, u32::MAX]), "");
 }
 

@@ -1,6 +1,6 @@
 //! Models split over several files.
 
-use super::support::{Edit, Folder, survives};
+use super::support::{Edit, Folder, Tensor, survives};
 use llava::gguf::{File, Value, Writer};
 use llava::{Input, Model};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 fn parts(count: usize) -> Vec<Vec<u8>> {
     let whole = Edit::lm();
     let each = whole.tensors().len().div_ceil(count);
-    let part = |(no, tensors): (usize, &[(String, Vec<usize>, _, Vec<u8>)])| {
+    let part = |(no, tensors): (usize, &[Tensor])| {
         let mut w = Writer::new();
         if no == 0 {
             whole.metadata().iter().for_each(|(key, value)| {

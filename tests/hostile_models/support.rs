@@ -115,11 +115,14 @@ pub fn golden_bytes(name: &str) -> Vec<u8> {
     std::fs::read(golden(name)).unwrap()
 }
 
+/// Name, dimensions, type, bytes.
+pub type Tensor = (String, Vec<usize>, BlockType, Vec<u8>);
+
 /// A golden file, taken apart to be changed.
 #[derive(Clone)]
 pub struct Edit {
     metadata: Vec<(String, Value)>,
-    tensors: Vec<(String, Vec<usize>, BlockType, Vec<u8>)>,
+    tensors: Vec<Tensor>,
 }
 
 impl Edit {
@@ -178,7 +181,7 @@ impl Edit {
         self.tensor(name, dims, BlockType::F32, vec![0; 4 * dims.iter().product::<usize>()])
     }
 
-    pub fn tensors(&self) -> &[(String, Vec<usize>, BlockType, Vec<u8>)] {
+    pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
