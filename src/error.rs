@@ -122,11 +122,11 @@ impl Error {
     }
 
     pub(crate) fn invalid(file: impl Into<String>, field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::InvalidModel { file: file.into(), field: field.into(), reason: reason.into() }
+        Self::InvalidModel { file: file.into(), field: printable(field.into()), reason: printable(reason.into()) }
     }
 
     pub(crate) fn unsupported(file: impl Into<String>, field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Unsupported { file: file.into(), field: field.into(), reason: reason.into() }
+        Self::Unsupported { file: file.into(), field: printable(field.into()), reason: printable(reason.into()) }
     }
 
     pub(crate) fn image(name: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -136,4 +136,13 @@ impl Error {
     pub(crate) fn argument(name: &'static str, reason: impl Into<String>) -> Self {
         Self::InvalidArgument { name, reason: reason.into() }
     }
+}
+
+/// Text that may quote a file: cut to what a person reads, and without what steers a terminal.
+fn printable(text: String) -> String {
+    const MAX: usize = 600;
+    let cut = text.char_indices().nth(MAX).map_or(text.len(), |(i, _)| i);
+    let kept: String =
+        text[..cut].chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if cut < text.len() { kept + "…" } else { kept }
 }

@@ -170,19 +170,20 @@ impl Model {
         Ok((features, [rows, width]))
     }
 
-    /// Next-token logits `[n_vocab]` after `input`, in a cache of its own.
+    /// Next-token logits after each of the last `n` positions of `input`, `[n, n_vocab]`, in a cache of its own.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `input` is empty or holds a token outside the vocabulary or an embedding of the
-    /// wrong width; [`Error::ContextFull`].
-    pub fn logits(&self, input: &[Input]) -> Result<Vec<f32>> {
-        let image_tokens = input.iter().map(Input::image_tokens).sum();
-        self.check_context(input.iter().map(Input::positions).sum(), image_tokens)?;
-        let mut logits = Vec::new();
-        self.prefill(&mut KvCache::new(self.kv_shape()), input, &Canceller::default(), &mut logits)?;
-        if logits.is_empty() {
-            return Err(Error::argument("input", "is empty"));
+    /// [`Error::InvalidArgument`] if `n` is not 1 to the number of positions, or `input` holds a token outside the
+    /// vocabulary or an embedding of the wrong width; [`Error::ContextFull`].
+    pub fn logits(&self, input: &[Input], n: usize) -> Result<Vec<f32>> {
+        let positions = input.iter().map(Input::positions).sum();
+        if n == 0 || n > positions {
+            let reason = format!("is {n}, expected 1 to the {positions} positions of the input");
+            return Err(Error::argument("n", reason));
         }
+        self.check_context(positions, input.iter().map(Input::image_tokens).sum())?;
+        let mut logits = Vec::new();
+        self.prefill(&mut KvCache::new(self.kv_shape()), input, n, &Canceller::default(), &mut logits)?;
         Ok(logits)
     }
 
@@ -284,11 +285,13 @@ impl Model {
         Err(Error::ContextFull { needed, image_tokens, context, trained })
     }
 
-    /// Runs `input` at the next positions of `cache`; `logits` receives those of the last row, if there is one.
+    /// Runs `input` at the next positions of `cache`; `logits` receives those after each of the last `n` positions,
+    /// `[n, n_vocab]`.
     pub(crate) fn prefill(
         &self,
         cache: &mut KvCache,
         input: &[Input],
+        n: usize,
         cancel: &Canceller,
         logits: &mut Vec<f32>,
     ) -> Result<()> {
@@ -300,12 +303,15 @@ impl Model {
                 Input::Image(e) => rows.extend(e.values().chunks_exact(e.width()).map(Row::Embedding)),
             }
         }
-        let chunks = rows.chunks(decoder.max_rows());
-        let last = chunks.len();
-        for (i, rows) in chunks.enumerate() {
-            let wanted: &[usize] = if i + 1 == last { &[rows.len() - 1] } else { &[] };
+        let mut unwanted = rows.len().saturating_sub(n);
+        logits.clear();
+        let mut chunk_logits = Vec::new();
+        for rows in rows.chunks(decoder.max_rows()) {
+            let wanted: Vec<usize> = (unwanted.min(rows.len())..rows.len()).collect();
+            unwanted -= unwanted.min(rows.len());
             let mut segments = [Segment { cache, rows: rows.len() }];
-            decoder.forward(&mut self.0.cpu.enter(cancel), &mut segments, rows, wanted, logits)?;
+            decoder.forward(&mut self.0.cpu.enter(cancel), &mut segments, rows, &wanted, &mut chunk_logits)?;
+            logits.extend_from_slice(&chunk_logits);
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ fn logit_errors(name: &str, exact: bool) -> Option<Vec<f64>> {
     assert_eq!(ids.len(), shape[0]);
     let model = Model::builder(file).exact(exact).load().unwrap();
     let error = |n: usize| {
-        let got = model.logits(&input(&ids[..n])).unwrap();
+        let got = model.logits(&input(&ids[..n]), 1).unwrap();
         relative_error(&got, &expected[(n - 1) * shape[1]..n * shape[1]])
     };
     Some([1, 2, 5, 10, 20, 40].map(error).to_vec())

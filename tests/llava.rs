@@ -41,7 +41,7 @@ fn image_tokens_and_logits_match_transformers() {
                         id => Input::Token(id as u32),
                     })
                     .collect();
-                let error = relative_error(&model.logits(&input).unwrap(), sample["logits"].as_str().unwrap());
+                let error = relative_error(&model.logits(&input, 1).unwrap(), sample["logits"].as_str().unwrap());
                 println!("{what}: logits {error:.1e}");
                 assert!(error < 1e-4, "{what}: logits differ by {error:e}");
                 samples += 1;

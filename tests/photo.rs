@@ -120,45 +120,45 @@ fn embeddings_match_the_reference() {
     }
 }
 
-/// Fed the reference's own tokens, the five best logits of every step, in all 48 photos.
+/// Fed the reference's own tokens, the five best logits of every step, in all 48 photos (12 in f32): the error relative to the
+/// step's five, as the norm of the difference over the norm.
 #[test]
 fn logits_along_the_references_tokens_stay_within_the_arithmetics_error() {
     let Some(assets) = assets() else { return };
-    // f32: sums in another order, 30 layers deep. int8: llama.cpp itself, on this decoder alone, is 1.4e-2 from f32,
-    // and the tower's activations are quantised too.
-    for (exact, bound) in [(true, 2e-4), (false, 4e-2)] {
-        let model = assets.model(exact);
-        let (mut worst, mut sum, mut n) = (0.0f64, 0.0f64, 0);
-        for (path, expected) in assets.captions(None).iter().step_by(if exact { 4 } else { 1 }) {
-            let embedding = model.encode(&Image::open(path).unwrap()).unwrap();
-            let prompt = assets.reference["ids"].as_array().unwrap();
-            let mut input: Vec<Input> = prompt
-                .iter()
-                .map(|id| match id.as_i64().unwrap() {
-                    -200 => Input::Image(embedding.clone()),
-                    id => Input::Token(id as u32),
-                })
-                .collect();
-            let tokens = ids(&expected["token_ids"]);
-            let steps = expected["top5_per_step"].as_array().unwrap();
-            for (step, next) in steps.iter().zip(tokens.iter().map(Some).chain([None])) {
-                let logits = model.logits(&input).unwrap();
-                let rms = (logits.iter().map(|l| f64::from(l * l)).sum::<f64>() / logits.len() as f64).sqrt();
-                for pair in step.as_array().unwrap() {
-                    let (id, value) = (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap());
-                    let error = (f64::from(logits[id]) - value).abs() / rms;
-                    worst = worst.max(error);
-                    sum += error * error;
-                    n += 1;
-                }
-                input.extend(next.map(|id| Input::Token(*id)));
+    let (exact, default) = (assets.model(true), assets.model(false));
+    let mut errors = [Vec::new(), Vec::new()];
+    for (i, (path, expected)) in assets.captions(None).iter().enumerate() {
+        // The tower computes in f32 either way, so one embedding serves both.
+        let embedding = default.encode(&Image::open(path).unwrap()).unwrap();
+        let prompt = assets.reference["ids"].as_array().unwrap().iter().map(|id| match id.as_i64().unwrap() {
+            -200 => Input::Image(embedding.clone()),
+            id => Input::Token(id as u32),
+        });
+        let tokens = ids(&expected["token_ids"]).into_iter().map(Input::Token);
+        let input: Vec<Input> = prompt.chain(tokens).collect();
+        let steps = expected["top5_per_step"].as_array().unwrap();
+        for (model, errors) in [&exact, &default].into_iter().zip(&mut errors) {
+            if std::ptr::eq(model, &exact) && i % 4 != 0 {
+                continue;
+            }
+            let logits = model.logits(&input, steps.len()).unwrap();
+            for (step, logits) in steps.iter().zip(logits.chunks_exact(logits.len() / steps.len())) {
+                let pairs = step.as_array().unwrap().iter();
+                let (got, expected): (Vec<f32>, Vec<f32>) =
+                    pairs.map(|p| (logits[p[0].as_u64().unwrap() as usize], p[1].as_f64().unwrap() as f32)).unzip();
+                errors.push(relative_error(&got, &expected));
             }
         }
-        let error = (sum / f64::from(n)).sqrt();
-        eprintln!(
-            "exact {exact}: {n} logits, root mean square error {error:.2e} of the logits' own, worst {worst:.2e}"
-        );
-        assert!(error < bound, "exact {exact}: {error:e}");
+    }
+    // f32: sums in another order, 30 layers deep. int8: llama.cpp's own logits on this decoder are 1.4e-2 from f32, its
+    // worst position on a model of the same shape 6.9e-2 (`tests/oracle/README.md`, smollm2).
+    for (what, mut errors, typical, worst) in
+        [("f32", errors[0].clone(), 1e-4, 1e-3), ("default", errors[1].clone(), 1.4e-2, 6.9e-2)]
+    {
+        errors.sort_by(f64::total_cmp);
+        let (median, max) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+        eprintln!("{what}: {} steps, median {median:.1e}, worst {max:.1e}", errors.len());
+        assert!(median < typical && max < worst, "{what}: median {median:e}, worst {max:e}");
     }
 }
 

@@ -76,7 +76,7 @@ pub fn logits(args: &LogitsArgs) -> Result<(), Failure> {
     });
     let input: Vec<_> = input.collect();
     let _progress = Progress::start("running the prompt");
-    let logits = model.logits(&input)?;
+    let logits = model.logits(&input, 1)?;
     Ok(npy::save(&args.output, &logits, &[logits.len()])?)
 }
 

@@ -48,7 +48,8 @@ impl KvShape {
 
     /// Bytes of the pages that hold `positions` positions.
     pub fn bytes(&self, positions: usize) -> u64 {
-        (positions.div_ceil(PAGE) as u64) * (self.page_len() as u64) * self.kind.bytes() as u64
+        let page = (self.page_len() as u64).saturating_mul(self.kind.bytes() as u64);
+        (positions.div_ceil(PAGE) as u64).saturating_mul(page)
     }
 }
 

@@ -10,6 +10,9 @@ use crate::quant::BlockType;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// More parts than any model has; their names have five digits.
+const MAX_PARTS: u32 = 10_000;
+
 /// A validated GGUF file: metadata, and tensors whose bytes are known to be there.
 #[derive(Debug)]
 pub struct File {
@@ -72,6 +75,10 @@ impl File {
         let path = path.as_ref();
         let first = parse(&path.display().to_string(), Storage::map(path)?)?;
         let Some(count) = first.u32("split.count")?.filter(|&n| n > 1) else { return Ok(first) };
+        if count > MAX_PARTS {
+            let reason = format!("the model has {count} parts, at most {MAX_PARTS} are read");
+            return Err(Error::invalid(first.name(), "split.count", reason));
+        }
         let parts = split_paths(path, count).ok_or_else(|| {
             Error::invalid(
                 first.name(),

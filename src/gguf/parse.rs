@@ -11,20 +11,27 @@ use std::collections::HashMap;
 
 /// llama.cpp's limit on a tensor name, one byte less for its NUL.
 const MAX_NAME: usize = 63;
+/// The format's own limit on a key.
+const MAX_KEY: usize = 65_535;
+/// Limits far above every real file (a 70B model has about 700 tensors and 40 keys, the largest vocabularies have
+/// 300,000 tokens): a file of any size, sparse ones too, can't make the table itself exhaust memory.
+const MAX_ENTRIES: usize = 1 << 16;
+const MAX_STRING: usize = 1 << 24;
+const MAX_ELEMENTS: usize = 1 << 24;
 const DEFAULT_ALIGNMENT: usize = 32;
 
 pub(super) fn parse(name: &str, storage: Storage) -> Result<File> {
     let mut c = Cursor { file: name, bytes: storage.as_slice(), at: 0 };
     let version = header(&mut c)?;
     // The least a tensor's description takes: name length, dimension count, one dimension, type, offset.
-    let n_tensors = c.count("tensor count", 32)?;
+    let n_tensors = c.count("tensor count", 32, MAX_ENTRIES)?;
     // The least a key takes: its length, the type, a byte of value.
-    let n_keys = c.count("metadata count", 13)?;
+    let n_keys = c.count("metadata count", 13, MAX_ENTRIES)?;
 
     let mut metadata: Vec<(String, Value)> = Vec::with_capacity(n_keys);
     let mut index = HashMap::with_capacity(n_keys);
     for i in 0..n_keys {
-        let key = c.string(&format!("metadata key {i}"))?;
+        let key = c.name(&format!("metadata key {i}"), MAX_KEY)?;
         let value = c.value(&key)?;
         if index.insert(key.clone(), i).is_some() {
             return Err(c.invalid(&key, "this key stands twice in the metadata"));
@@ -58,7 +65,20 @@ pub(super) fn parse(name: &str, storage: Storage) -> Result<File> {
         }
         tensors.push(place(&c, &storage, raw, data_start, alignment)?);
     }
+    disjoint(&c, &tensors)?;
     Ok(File { name: name.to_owned(), version, metadata, index, tensors, tensor_index: names })
+}
+
+/// Refuses tensors that share bytes: with them a small file could ask for any amount of memory.
+fn disjoint(c: &Cursor<'_>, tensors: &[TensorInfo]) -> Result<()> {
+    let mut spans: Vec<_> = tensors.iter().filter_map(|t| Some((t.data.as_ref()?.range(), t.name()))).collect();
+    spans.sort_unstable_by_key(|(range, _)| range.start);
+    for ((a, first), (b, second)) in spans.iter().zip(spans.iter().skip(1)) {
+        if b.start < a.end {
+            return Err(c.invalid(*second, format!("overlaps the tensor {first}")));
+        }
+    }
+    Ok(())
 }
 
 fn header(c: &mut Cursor<'_>) -> Result<u32> {
@@ -94,10 +114,7 @@ struct RawTensor {
 }
 
 fn raw_tensor(c: &mut Cursor<'_>, i: usize) -> Result<RawTensor> {
-    let name = c.string(&format!("name of tensor {i}"))?;
-    if name.len() > MAX_NAME {
-        return Err(c.invalid(format!("name of tensor {i}"), format!("{} bytes long, at most {MAX_NAME}", name.len())));
-    }
+    let name = c.name(&format!("name of tensor {i}"), MAX_NAME)?;
     let n_dims = c.u32(&name)?;
     if !(1..=4).contains(&n_dims) {
         return Err(c.invalid(name, format!("has {n_dims} dimensions, expected 1 to 4")));
@@ -120,10 +137,10 @@ fn place(c: &Cursor<'_>, storage: &Storage, raw: RawTensor, start: usize, alignm
     let mut data = None;
     if let Some(t) = block_type {
         let row = dims.first().copied().unwrap_or_default();
-        let Some(row_bytes) = t.row_bytes(row) else {
+        if !row.is_multiple_of(t.block_len()) {
             return Err(c.invalid(name, format!("rows of {row} values are not whole {t} blocks of {}", t.block_len())));
-        };
-        let bytes = dims.iter().skip(1).try_fold(row_bytes, |n, &d| n.checked_mul(d));
+        }
+        let bytes = t.row_bytes(row).and_then(|b| dims.iter().skip(1).try_fold(b, |n, &d| n.checked_mul(d)));
         let at = usize::try_from(offset).ok().and_then(|o| start.checked_add(o));
         let (Some(bytes), Some(at)) = (bytes, at) else {
             return Err(c.invalid(name, format!("dimensions {dims:?} at offset {offset} overflow")));
@@ -186,23 +203,30 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
-    /// A count of things that take at least `least` bytes each: bounded by what is left of the file.
-    fn count(&mut self, field: &str, least: usize) -> Result<usize> {
+    /// A count of things that take at least `least` bytes each: bounded by `limit` and by what is left of the file.
+    fn count(&mut self, field: &str, least: usize, limit: usize) -> Result<usize> {
         let n = self.u64(field)?;
         let most = self.remaining().checked_div(least).unwrap_or(usize::MAX);
         match usize::try_from(n) {
-            Ok(n) if n <= most => Ok(n),
+            Ok(n) if n <= most.min(limit) => Ok(n),
+            _ if limit < most => Err(self.invalid(field, format!("{n}, and at most {limit} are accepted"))),
             _ => Err(self.invalid(field, format!("{n}, but the rest of the file has room for {most} at most"))),
         }
     }
 
-    fn string(&mut self, field: &str) -> Result<String> {
-        let n = self.count(field, 1)?;
+    fn string(&mut self, field: &str, limit: usize) -> Result<String> {
+        let n = self.count(field, 1, limit)?;
         let bytes = self.take(field, n)?;
         match std::str::from_utf8(bytes) {
             Ok(s) => Ok(s.to_owned()),
             Err(e) => Err(self.invalid(field, format!("is not UTF-8 ({e})"))),
         }
+    }
+
+    /// A string that messages can call a thing by.
+    fn name(&mut self, field: &str, limit: usize) -> Result<String> {
+        let name = self.string(field, limit)?;
+        if name.is_empty() { Err(self.invalid(field, "is empty")) } else { Ok(name) }
     }
 
     fn value(&mut self, key: &str) -> Result<Value> {
@@ -215,7 +239,7 @@ impl<'a> Cursor<'a> {
             5 => Value::I32(i32::from_le_bytes(self.array(key)?)),
             6 => Value::F32(f32::from_le_bytes(self.array(key)?)),
             7 => Value::Bool(self.bool(key)?),
-            8 => Value::String(self.string(key)?),
+            8 => Value::String(self.string(key, MAX_STRING)?),
             9 => Value::Array(self.elements(key)?),
             10 => Value::U64(self.u64(key)?),
             11 => Value::I64(i64::from_le_bytes(self.array(key)?)),
@@ -237,7 +261,7 @@ impl<'a> Cursor<'a> {
         macro_rules! numbers {
             ($variant:ident, $t:ty) => {{
                 const N: usize = size_of::<$t>();
-                let n = self.count(key, N)?;
+                let n = self.count(key, N, MAX_ELEMENTS)?;
                 let bytes = self.take(key, n.saturating_mul(N))?;
                 let (chunks, _) = bytes.as_chunks::<N>();
                 Array::$variant(chunks.iter().map(|b| <$t>::from_le_bytes(*b)).collect())
@@ -252,12 +276,12 @@ impl<'a> Cursor<'a> {
             5 => numbers!(I32, i32),
             6 => numbers!(F32, f32),
             7 => {
-                let n = self.count(key, 1)?;
+                let n = self.count(key, 1, MAX_ELEMENTS)?;
                 Array::Bool((0..n).map(|_| self.bool(key)).collect::<Result<_>>()?)
             }
             8 => {
-                let n = self.count(key, 8)?;
-                Array::String((0..n).map(|_| self.string(key)).collect::<Result<_>>()?)
+                let n = self.count(key, 8, MAX_ELEMENTS)?;
+                Array::String((0..n).map(|_| self.string(key, MAX_STRING)).collect::<Result<_>>()?)
             }
             9 => return Err(self.invalid(key, "an array of arrays, which no model uses")),
             10 => numbers!(U64, u64),

@@ -1,6 +1,7 @@
 //! The bytes behind a file: a mapping or a buffer, shared by everything that reads from it.
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,14 +16,15 @@ pub(super) enum Storage {
 impl Storage {
     /// Maps `path` for reading.
     pub(super) fn map(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
+        // Before it is opened: opening a pipe waits for its writer.
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         if !metadata.is_file() {
             return Err(Error::invalid(path.display().to_string(), "file", "is not a regular file"));
         }
         if metadata.len() == 0 {
             return Err(Error::invalid(path.display().to_string(), "file", "is empty"));
         }
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
         // SAFETY: the mapping is private and read-only. As with every mapping, shrinking the file while the model
         // is in use makes the operating system end the process; the documentation of `Model::open` says so and
         // names `Model::from_bytes` for files that may change.
@@ -54,6 +56,11 @@ impl Span {
         (end <= storage.as_slice().len()).then_some(Self { storage, start, len })
     }
 
+    /// Where in the file it lies.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.start.saturating_add(self.len)
+    }
+
     /// A span of its own bytes, for tensors made in memory.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let len = bytes.len();
@@ -62,7 +69,7 @@ impl Span {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        self.storage.as_slice().get(self.start..self.start.saturating_add(self.len)).unwrap_or_default()
+        self.storage.as_slice().get(self.range()).unwrap_or_default()
     }
 }
 

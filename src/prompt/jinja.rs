@@ -1,9 +1,9 @@
 //! The chat template inside a GGUF file, run as Hugging Face runs it.
 //!
-//! A template is a program by a stranger: it has no access to anything but the conversation, and runs on fuel, which
-//! bounds its time and its memory.
+//! A template is a program by a stranger: it has no access to anything but the conversation, and runs on fuel and under
+//! guard, which together bound its time and its memory.
 
-use super::{Message, Part, Piece, Pieces, Role, json};
+use super::{Message, Part, Piece, Pieces, Role, guard, json};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use minijinja::syntax::SyntaxConfig;
@@ -16,13 +16,16 @@ pub(super) const NAME: &str = "tokenizer.chat_template";
 const IMAGE: char = '\u{fdd0}';
 /// What templates that know images write for one. [`Message::clean_text`] takes it out of texts.
 const IMAGE_TAG: &str = "<image>";
-/// Bounds a rendering to about a million steps or 64 MB, beside 64 copies of the conversation.
-const FUEL: u64 = 1_000_000;
-/// Published templates stay below half of this. The compiler takes time quadratic in the length of a chain of operators
-/// (seconds for one of this length) and nests on it, so this also bounds its use of the stack.
-const MAX_SOURCE: usize = 32 << 10;
-/// Stack for compiling and rendering, enough for the deepest nesting that [`MAX_SOURCE`] allows.
-const STACK: usize = 64 << 20;
+/// A rendering may take this many steps, of which one also pays for 64 bytes of text, …
+const FUEL: u64 = 30_000;
+/// … so many more for each message, …
+const FUEL_PER_MESSAGE: u64 = 500;
+/// … and so many copies of the conversation's text.
+const COPIES: u64 = 16;
+/// Published templates stay below half of this.
+const MAX_SOURCE: usize = 64 << 10;
+/// Stack for compiling and rendering: the engine recurses on chains of operators, whose length the guard bounds.
+const STACK: usize = 16 << 20;
 
 /// How a template wants a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +67,10 @@ impl Jinja {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
         });
         environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
-        let source = source.to_owned();
+        let instrumented = guard::instrument(source).map_err(template_error)?;
         let lists = source.contains("image") && source.contains("type");
         let environment = on_large_stack(move || {
-            environment.add_template_owned(NAME, source).map_err(|e| template_error(describe(&e)))?;
+            environment.add_template_owned(NAME, instrumented).map_err(|e| template_error(describe(&e)))?;
             Ok(environment)
         })?;
         let text_of = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default().to_owned();
@@ -100,19 +103,22 @@ impl Jinja {
     }
 
     fn render_as(&self, form: Content, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<Piece>> {
-        let mut bytes = 0;
+        let (mut bytes, mut values) = (0, 0);
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| {
                 let text = message.clean_text().replace(IMAGE, "");
-                bytes += text.len();
+                bytes += text.len() as u64;
+                values += 8 * (1 + message.content.len());
                 context! { role => message.role.name(), content => content(form, message, &text) }
             })
             .collect();
+        let count = messages.len() as u64;
         let context =
             context! { messages, add_generation_prompt, bos_token => self.bos.clone(), eos_token => self.eos.clone() };
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL + bytes as u64));
+        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * count + COPIES * bytes / 64));
+        guard::arm(&mut environment, values);
         let rendered = on_large_stack(move || {
             let template = environment.get_template(NAME).map_err(|e| template_error(describe(&e)))?;
             template.render(context).map_err(|e| template_error(describe(&e)))

@@ -4,6 +4,7 @@
 //! gaps for the images. A wrong template does not fail, it makes answers worse: [`Template::choose`] says why it chose
 //! what it chose, and [`Template::by_name`] overrides it.
 
+mod guard;
 mod jinja;
 mod json;
 mod splice;

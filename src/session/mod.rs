@@ -378,7 +378,7 @@ impl Session {
         self.cached.truncate(shared);
         self.cache.truncate(self.cached.iter().map(Input::positions).sum());
         let len = self.cache.len();
-        match self.model.prefill(&mut self.cache, &input[shared..], &self.cancel, &mut self.logits) {
+        match self.model.prefill(&mut self.cache, &input[shared..], 1, &self.cancel, &mut self.logits) {
             Ok(()) => {
                 self.cached.extend_from_slice(&input[shared..]);
                 Ok(())

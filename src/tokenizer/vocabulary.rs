@@ -5,6 +5,9 @@
 use crate::error::{Error, Result};
 use crate::gguf::File;
 
+/// Longest token in bytes: every token of an answer may add this much to its text. Real ones stay below 1000.
+const MAX_TOKEN: usize = 1 << 14;
+
 /// What a token stands for (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
@@ -114,6 +117,10 @@ impl Vocabulary {
         v.pre = file.str("tokenizer.ggml.pre")?.map(str::to_owned);
         v.tokens = file.required(TOKENS, file.strings(TOKENS)?)?.to_vec();
         let n = v.tokens.len();
+        if let Some((id, text)) = v.tokens.iter().enumerate().find(|(_, text)| text.len() > MAX_TOKEN) {
+            let reason = format!("token {id} has {} bytes, and at most {MAX_TOKEN} are accepted", text.len());
+            return Err(Error::invalid(file.name(), TOKENS, reason));
+        }
         let fits = |key: &str, len: usize| match len < n {
             true => Err(Error::invalid(file.name(), key, format!("has {len} entries for {n} tokens"))),
             false => Ok(()),

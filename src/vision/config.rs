@@ -11,6 +11,8 @@ const PROJECTOR: &str = "clip.projector_type";
 const FEATURE_LAYER: &str = "clip.vision.feature_layer";
 const PINPOINTS: &str = "clip.vision.image_grid_pinpoints";
 const MAX_WIDTH: u32 = 1 << 16;
+/// Attention takes time quadratic in the patches. The largest towers of the family have 729.
+const MAX_PATCHES: usize = 1 << 14;
 
 /// What the mmproj says about its tower and projector.
 #[derive(Clone, Debug)]
@@ -129,6 +131,11 @@ impl Config {
             let reason = format!("is {patch_size}, more than the image's {image_size}");
             return Err(Error::invalid(file.name(), "clip.vision.patch_size", reason));
         }
+        let patches = (image_size / patch_size).pow(2);
+        if patches > MAX_PATCHES {
+            let reason = format!("is {patch_size}, which makes {patches} patches; at most {MAX_PATCHES} are supported");
+            return Err(Error::unsupported(file.name(), "clip.vision.patch_size", reason));
+        }
         let width = size("embedding_length", MAX_WIDTH)?;
         let n_head = size("attention.head_count", MAX_WIDTH)?;
         if width % n_head != 0 {
@@ -225,10 +232,7 @@ fn activation(file: &File) -> Result<Activation> {
 /// The legacy converter's names are told by shape: fc1 takes the tower's width. With equal widths nothing tells,
 /// and the names are taken at their word.
 fn swapped_ffn(w: &Loader<'_>, width: usize, d_ff: usize) -> Result<bool> {
-    if width == d_ff || !w.has("v.blk.0.ffn_down.weight") {
-        return Ok(false);
-    }
-    Ok(w.dims("v.blk.0.ffn_down.weight")?.0 == width)
+    Ok(width != d_ff && w.dims("v.blk.0.ffn_down.weight")?.0 == width)
 }
 
 fn triple(file: &File, key: &str) -> Result<[f32; 3]> {
@@ -246,7 +250,8 @@ fn fit(file: &File, class_token: bool, projector: ProjectorKind) -> Result<Fit> 
         return match pairs {
             Some((pairs, [])) => Ok(Fit::AnyRes { pinpoints: pairs.iter().map(|&[w, h]| (w, h)).collect() }),
             _ => {
-                let reason = format!("has {} values, expected pairs of sizes: {flat:?}", flat.len());
+                let shown = &flat[..flat.len().min(10)];
+                let reason = format!("has {} values, expected pairs of sizes: {shown:?}…", flat.len());
                 Err(Error::invalid(file.name(), PINPOINTS, reason))
             }
         };

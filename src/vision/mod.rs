@@ -108,18 +108,24 @@ impl Vision {
     }
 }
 
-/// `a · b · c`, or an error that the buffer `what` would be over the limit.
-fn buffer_len(what: &'static str, a: usize, b: usize, c: usize) -> Result<usize> {
+/// An error if `rows · width` values are more than an image may take at one time.
+fn check_size(what: &'static str, rows: usize, width: usize) -> Result<usize> {
     const MAX: u64 = 4 << 30;
-    let len = a.checked_mul(b).and_then(|n| n.checked_mul(c));
-    match len.and_then(|n| n.checked_mul(4)) {
-        Some(bytes) if bytes as u64 <= MAX => Ok(bytes / 4),
-        bytes => Err(Error::OutOfMemory {
-            what,
-            bytes: bytes.map_or(u64::MAX, |b| b as u64),
-            reason: format!("more than the limit of {MAX}"),
-        }),
+    let bytes = (rows as u64).saturating_mul(width as u64).saturating_mul(4);
+    match bytes <= MAX {
+        true => Ok(rows * width),
+        false => Err(Error::OutOfMemory { what, bytes, reason: format!("more than the limit of {MAX}") }),
     }
+}
+
+/// Zeros, `[rows, width]`, within the limit of [`check_size`].
+fn buffer(what: &'static str, rows: usize, width: usize) -> Result<Vec<f32>> {
+    let len = check_size(what, rows, width)?;
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|_| Error::OutOfMemory {
+        what,
+        bytes: 4 * len as u64,
+        reason: "the system has no more".to_owned(),
+    })
 }
 
 #[cfg(test)]

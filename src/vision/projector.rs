@@ -1,7 +1,7 @@
 //! The projectors that map vision features to the language model's width.
 
 use super::config::{Config, ProjectorKind};
-use super::{buffer_len, ldp};
+use super::{buffer, ldp};
 use crate::cpu::{Activation, Pass};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::Product;
@@ -128,7 +128,7 @@ impl Mlp {
 fn apply(pass: &mut Pass<'_>, layer: &Linear, x: &[f32]) -> Result<Vec<f32>> {
     pass.checkpoint()?;
     let n = x.len() / layer.weight.cols();
-    let mut out = vec![0.0; buffer_len("the projector", n, layer.weight.rows(), 1)?];
+    let mut out = buffer("the projector", n, layer.weight.rows())?;
     pass.linear(x, n, &mut [Product { layer, out: &mut out }]);
     Ok(out)
 }

@@ -1,12 +1,15 @@
 //! The vision transformer: CLIP's and SigLIP's image towers.
 
-use super::buffer_len;
 use super::config::Config;
+use super::{buffer, check_size};
 use crate::cpu::{Heads, Pass};
 use crate::error::{Error, Result};
 use crate::image::Tiles;
 use crate::kernels::matmul::Product;
 use crate::weights::{Linear, Loader, Norm};
+
+/// What runs out of memory, for messages.
+const WHAT: &str = "the vision tower";
 
 /// A tower's weights.
 pub(super) struct Tower {
@@ -59,18 +62,19 @@ impl Tower {
         let class = usize::from(c.class_token);
         let rows = c.patches() + class; // of a tile
         let n = tiles.tiles * rows;
-        buffer_len("the vision tower", n, d.max(c.d_ff), 1)?;
+        let width = c.feature_width();
+        // All that is alive at one time: x, h, q, k, v, ff and the features, or the patches' pixels before.
+        check_size(WHAT, n, (5 * d + c.d_ff + width).max(2 * d + 3 * c.patch_size * c.patch_size))?;
 
-        let mut x = self.embed(pass, tiles); // [n, d]
-        let mut h = vec![0.0; n * d];
+        let mut x = self.embed(pass, tiles)?; // [n, d]
+        let mut h = buffer(WHAT, n, d)?;
         if let Some(norm) = &self.pre_norm {
             pass.layer_norm(&x, norm, c.eps, &mut h);
             std::mem::swap(&mut x, &mut h);
         }
-        let [mut q, mut k, mut v] = [(); 3].map(|()| vec![0.0; n * d]);
-        let mut ff = vec![0.0; n * c.d_ff];
-        let width = c.feature_width();
-        let mut features = vec![0.0; tiles.tiles * c.patches() * width];
+        let (mut q, mut k, mut v) = (buffer(WHAT, n, d)?, buffer(WHAT, n, d)?, buffer(WHAT, n, d)?);
+        let mut ff = buffer(WHAT, n, c.d_ff)?;
+        let mut features = buffer(WHAT, tiles.tiles * c.patches(), width)?;
         let mut taken = 0;
         for i in 0..=self.blocks.len() {
             if c.feature_layers.contains(&i) {
@@ -108,25 +112,27 @@ impl Tower {
     }
 
     /// Patches, class token and positions: `[tiles · rows, width]`.
-    fn embed(&self, pass: &mut Pass<'_>, tiles: &Tiles) -> Vec<f32> {
+    fn embed(&self, pass: &mut Pass<'_>, tiles: &Tiles) -> Result<Vec<f32>> {
         let c = &self.config;
         let (d, p, side, class) = (c.width, c.patch_size, c.side(), usize::from(c.class_token));
         let (patches, rows) = (c.patches(), c.patches() + class);
         let k = 3 * p * p;
         // Each patch's pixels in the kernels' order, (channel, y, x): the convolution becomes a product.
-        let mut pixels = Vec::with_capacity(tiles.tiles * patches * k);
+        let mut pixels = buffer(WHAT, tiles.tiles * patches, k)?;
+        let mut lines = pixels.chunks_exact_mut(p);
         for tile in tiles.pixels.chunks_exact(3 * tiles.side * tiles.side) {
             for patch in 0..patches {
                 let (py, px) = (patch / side * p, patch % side * p);
-                for line in (0..3).flat_map(|c| (0..p).map(move |y| c * tiles.side + py + y)) {
-                    pixels.extend_from_slice(&tile[line * tiles.side + px..][..p]);
+                let rows = (0..3).flat_map(|c| (0..p).map(move |y| c * tiles.side + py + y));
+                for (row, line) in rows.zip(&mut lines) {
+                    line.copy_from_slice(&tile[row * tiles.side + px..][..p]);
                 }
             }
         }
         let n = tiles.tiles * patches;
-        let mut projected = vec![0.0; n * d];
+        let mut projected = buffer(WHAT, n, d)?;
         pass.linear(&pixels, n, &mut [Product { layer: &self.patch, out: &mut projected }]);
-        let mut x = vec![0.0; tiles.tiles * rows * d];
+        let mut x = buffer(WHAT, tiles.tiles * rows, d)?;
         for (x, patches) in x.chunks_exact_mut(rows * d).zip(projected.chunks_exact(patches * d)) {
             if let Some(token) = &self.class_token {
                 x[..d].copy_from_slice(token);
@@ -134,7 +140,7 @@ impl Tower {
             x[class * d..].copy_from_slice(patches);
             x.iter_mut().zip(&self.positions).for_each(|(x, p)| *x += p);
         }
-        x
+        Ok(x)
     }
 }
 

@@ -1,6 +1,6 @@
 """Writes what llama.cpp makes of many strings, for tests/tokenizer_llama_cpp.rs. For the packages see llama_vocab.py.
 
-    python tests/oracle/tokenizer.py --strings STRINGS.inp --spm LLAMA.gguf --smollm SMOLLM.gguf --qwen QWEN.gguf --out DIR
+    python tests/oracle/tokenizer.py --strings STRINGS.inp --spm LLAMA.gguf --smollm SMOLLM.gguf [--qwen QWEN.gguf] --out DIR
 
 STRINGS.inp holds llama.cpp's own test strings (models/ggml-vocab-*.gguf.inp), the others any GGUF with that vocabulary.
 DIR gets, for each vocabulary and pre-tokenizer, a GGUF without tensors and the ids as JSON. Only the pre-tokenizer
@@ -59,7 +59,7 @@ def strings(path, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("strings", "spm", "smollm", "qwen", "out"):
-        parser.add_argument(f"--{name}", required=True)
+        parser.add_argument(f"--{name}", required=name != "qwen")
     parser.add_argument("--count", type=int, default=5000)
     args = parser.parse_args()
     out = pathlib.Path(args.out)
@@ -69,7 +69,8 @@ def main():
     jobs = [("llama-spm", args.spm, {})]
     jobs += [(f"smollm2-{pre}", args.smollm, {"pre": pre}) for pre in PRES]
     jobs += [("smollm2-missing", args.smollm, {"pre": None})]
-    jobs += [(f"qwen-{pre}", args.qwen, {"pre": pre}) for pre in ("qwen2", "llama-bpe", "tekken")]
+    if args.qwen:
+        jobs += [(f"qwen-{pre}", args.qwen, {"pre": pre}) for pre in ("qwen2", "llama-bpe", "tekken")]
     for name, source, changes in jobs:
         target = out / f"{name}.gguf"
         copy_vocab(source, str(target), **changes)
