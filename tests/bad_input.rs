@@ -81,8 +81,8 @@ fn a_prompt_that_does_not_fit_is_refused_with_its_numbers() {
         assert!(error.to_string().contains(&n.to_string()), "{error}");
     }
     assert!(s.messages().is_empty() && s.position() == 0, "the conversation is as it was");
-    assert!(matches!(model.logits(&[const { Input::Token(1) }; 20]), Err(Error::ContextFull { needed: 20, .. })));
-    assert!(model.logits(&[const { Input::Token(1) }; 19]).is_ok());
+    assert!(matches!(model.logits(&[const { Input::Token(1) }; 20], 1), Err(Error::ContextFull { needed: 20, .. })));
+    assert!(model.logits(&[const { Input::Token(1) }; 19], 1).is_ok());
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn embeddings_of_another_width_are_refused() {
     let wide = Embedding::new(vec![0.0; 4 * 65], 65).unwrap();
     let error = model.session().attach(wide.clone()).unwrap_err().to_string();
     assert!(error.contains("65") && error.contains("64"), "{error}");
-    let error = model.logits(&[Input::Token(1), Input::Image(wide)]).unwrap_err();
+    let error = model.logits(&[Input::Token(1), Input::Image(wide)], 1).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
     for (values, width) in [(vec![], 64), (vec![0.0; 63], 64), (vec![0.0; 64], 0)] {
         assert!(Embedding::new(values, width).is_err());
@@ -150,10 +150,10 @@ fn an_embedding_that_is_not_a_number_is_an_error_and_leaves_the_session_usable()
 fn tokens_outside_the_vocabulary_are_refused() {
     let model = model();
     for id in [280, 281, u32::MAX] {
-        let error = model.logits(&[Input::Token(1), Input::Token(id)]).unwrap_err().to_string();
+        let error = model.logits(&[Input::Token(1), Input::Token(id)], 1).unwrap_err().to_string();
         assert!(error.contains(&id.to_string()) && error.contains("280"), "{error}");
     }
-    assert!(matches!(model.logits(&[]), Err(Error::InvalidArgument { .. })));
+    assert!(matches!(model.logits(&[], 1), Err(Error::InvalidArgument { .. })));
     assert_eq!(model.tokenizer().decode(&[280, u32::MAX]), "");
 }
 

@@ -104,7 +104,8 @@ fn attack(source: &str) -> llava::Result<Vec<Piece>> {
         .and_then(|t| Template::Jinja(Box::new(t)).render(&[Message::user(0, "q")], true));
     let seconds = start.elapsed().as_secs_f64();
     println!("{seconds:6.2} s {shown} -> {}", outcome.as_ref().map_or_else(|e| e.to_string(), |p| flat_start(p)));
-    assert!(seconds < 10.0, "{shown}: {seconds} s");
+    // Against a hang; the slowest takes two seconds.
+    assert!(seconds < 60.0, "{shown}: {seconds} s");
     outcome
 }
 

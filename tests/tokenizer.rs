@@ -232,7 +232,7 @@ fn a_million_equal_characters_are_tokenised_in_seconds() {
             for c in ["a", " ", "=", "\n", "é", "1", "<"] {
                 let start = std::time::Instant::now();
                 t.encode(&c.repeat(1_000_000 / c.len()), Special::Parse, false);
-                assert!(start.elapsed().as_secs() < 20, "{:?} {c:?}", answer.pre);
+                assert!(start.elapsed().as_secs() < 60, "{:?} {c:?}", answer.pre);
             }
         }
     }

@@ -10,7 +10,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let is_mmproj = matches!(file.str("general.architecture"), Ok(Some("clip")));
     let (lm, mmproj) = if is_mmproj { (LM, Some(bytes.to_vec())) } else { (bytes, None) };
     let Ok(model) = Model::from_bytes(lm.to_vec(), mmproj) else { return };
-    let _ = model.logits(&[Input::Token(1), Input::Token(2)]);
+    let _ = model.logits(&[Input::Token(1), Input::Token(2)], 1);
     let Ok(image) = llava::Image::from_pixels(&[90; 48], 4, 4, 12, llava::PixelFormat::Rgb) else { return };
     let _ = model.encode(&image);
 });

@@ -42,13 +42,13 @@ fn error(path: PathBuf) -> String {
 #[test]
 fn a_model_in_parts_computes_the_logits_of_the_whole() {
     let input = [1, 70, 104, 266, 37].map(Input::Token);
-    let expected = Model::from_bytes(Edit::lm().bytes(), None).unwrap().logits(&input).unwrap();
+    let expected = Model::from_bytes(Edit::lm().bytes(), None).unwrap().logits(&input, 1).unwrap();
     for count in [2, 3] {
         let folder = Folder::new(&format!("split-{count}"));
         let path = save(&folder, &parts(count), count);
-        assert_eq!(Model::open(&path).unwrap().logits(&input).unwrap(), expected, "{count} parts");
+        assert_eq!(Model::open(&path).unwrap().logits(&input, 1).unwrap(), expected, "{count} parts");
         // The folder holds one model, not several.
-        assert_eq!(Model::open(&folder.0).unwrap().logits(&input).unwrap(), expected, "{count} parts");
+        assert_eq!(Model::open(&folder.0).unwrap().logits(&input, 1).unwrap(), expected, "{count} parts");
         assert_eq!(File::from_parts(parts(count)).unwrap().tensors().len(), Edit::lm().tensors().len());
     }
 }

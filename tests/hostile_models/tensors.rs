@@ -242,7 +242,7 @@ fn logits(folder: &Path, exact: bool) -> Vec<f32> {
     let model = builder.exact(exact).load().unwrap();
     let image = llava::Image::open(golden("images/wide.png")).unwrap();
     let image = Input::Image(model.encode(&image).unwrap());
-    model.logits(&[Input::Token(1), image, Input::Token(70), Input::Token(104)]).unwrap()
+    model.logits(&[Input::Token(1), image, Input::Token(70), Input::Token(104)], 1).unwrap()
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
