@@ -2,14 +2,18 @@
 
 use super::support::{Edit, Folder, survives};
 use llava::gguf::{File, Value, Writer};
+use llava::quant::BlockType;
 use llava::{Input, Model};
 use std::path::PathBuf;
+
+/// Name, dimensions, type, bytes.
+type Tensor = (String, Vec<usize>, BlockType, Vec<u8>);
 
 /// The parts as `gguf-split` makes them: metadata in the first, tensors in turn.
 fn parts(count: usize) -> Vec<Vec<u8>> {
     let whole = Edit::lm();
     let each = whole.tensors().len().div_ceil(count);
-    let part = |(no, tensors): (usize, &[(String, Vec<usize>, _, Vec<u8>)])| {
+    let part = |(no, tensors): (usize, &[Tensor])| {
         let mut w = Writer::new();
         if no == 0 {
             whole.metadata().iter().for_each(|(key, value)| {
