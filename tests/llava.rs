@@ -32,6 +32,7 @@ fn image_tokens_and_logits_match_transformers() {
                 let embedding = model.encode(&image).unwrap();
                 assert_eq!(embedding.tokens(), model.image_tokens(image.width(), image.height()).unwrap(), "{what}");
                 let error = relative_error(embedding.values(), sample["tokens"].as_str().unwrap());
+                println!("{what}: image tokens {error:.1e}");
                 assert!(error < 1e-5, "{what}: image tokens differ by {error:e}");
                 let ids = sample["ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap());
                 let input: Vec<_> = ids
@@ -41,6 +42,7 @@ fn image_tokens_and_logits_match_transformers() {
                     })
                     .collect();
                 let error = relative_error(&model.logits(&input, 1).unwrap(), sample["logits"].as_str().unwrap());
+                println!("{what}: logits {error:.1e}");
                 assert!(error < 1e-4, "{what}: logits differ by {error:e}");
                 samples += 1;
             }

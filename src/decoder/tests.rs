@@ -33,6 +33,7 @@ fn logits_of_every_family_match_transformers() {
             for cpu in golden::devices() {
                 let got = logits(&decoder, &cpu, KvType::F32, &ids, ids.len());
                 let error = golden::relative_error(&got, &golden::array(run["logits"].as_str().unwrap()));
+                println!("{name}, {:?}: logits {error:.1e}", cpu.describe());
                 assert!(error < 1e-4, "{name}: logits differ by {error:e} with {:?}", cpu.describe());
             }
         }

@@ -13,9 +13,11 @@ fn towers_and_projectors_match_transformers() {
         for cpu in golden::devices() {
             let features = vision.features(&cpu, &golden::never(), &tiles).unwrap();
             let error = golden::relative_error(&features, &golden::array(file("features")));
+            println!("{name}, {:?}: features {error:.1e}", cpu.describe());
             assert!(error < 1e-5, "{name}: features differ by {error:e} with {:?}", cpu.describe());
             let tokens = vision.project(&cpu, &golden::never(), features, &tiles).unwrap();
             let error = golden::relative_error(tokens.values(), &golden::array(file("tokens")));
+            println!("{name}, {:?}: tokens {error:.1e}", cpu.describe());
             assert!(error < 1e-5, "{name}: tokens differ by {error:e} with {:?}", cpu.describe());
         }
     }
