@@ -120,16 +120,12 @@ fn embeddings_match_the_reference() {
     }
 }
 
-/// Fed the reference's own tokens, the five best logits of every step, in all 48 photos (12 in f32): the error relative to the
-/// step's five, as the norm of the difference over the norm.
-#[test]
-fn logits_along_the_references_tokens_stay_within_the_arithmetics_error() {
-    let Some(assets) = assets() else { return };
-    let (exact, default) = (assets.model(true), assets.model(false));
-    let mut errors = [Vec::new(), Vec::new()];
-    for (i, (path, expected)) in assets.captions(None).iter().enumerate() {
-        // The tower computes in f32 either way, so one embedding serves both.
-        let embedding = default.encode(&Image::open(path).unwrap()).unwrap();
+/// Fed the reference's own tokens, the five best logits of every step: for each step the norm of the difference over
+/// the norm, ascending.
+fn errors_along_the_reference(assets: &Assets, model: &Model, photos: &[(PathBuf, &Value)]) -> Vec<f64> {
+    let mut errors = Vec::new();
+    for (path, expected) in photos {
+        let embedding = model.encode(&Image::open(path).unwrap()).unwrap();
         let prompt = assets.reference["ids"].as_array().unwrap().iter().map(|id| match id.as_i64().unwrap() {
             -200 => Input::Image(embedding.clone()),
             id => Input::Token(id as u32),
@@ -137,29 +133,42 @@ fn logits_along_the_references_tokens_stay_within_the_arithmetics_error() {
         let tokens = ids(&expected["token_ids"]).into_iter().map(Input::Token);
         let input: Vec<Input> = prompt.chain(tokens).collect();
         let steps = expected["top5_per_step"].as_array().unwrap();
-        for (model, errors) in [&exact, &default].into_iter().zip(&mut errors) {
-            if std::ptr::eq(model, &exact) && i % 4 != 0 {
-                continue;
-            }
-            let logits = model.logits(&input, steps.len()).unwrap();
-            for (step, logits) in steps.iter().zip(logits.chunks_exact(logits.len() / steps.len())) {
-                let pairs = step.as_array().unwrap().iter();
-                let (got, expected): (Vec<f32>, Vec<f32>) =
-                    pairs.map(|p| (logits[p[0].as_u64().unwrap() as usize], p[1].as_f64().unwrap() as f32)).unzip();
-                errors.push(relative_error(&got, &expected));
-            }
+        let logits = model.logits(&input, steps.len()).unwrap();
+        for (step, logits) in steps.iter().zip(logits.chunks_exact(logits.len() / steps.len())) {
+            let pairs = step.as_array().unwrap().iter();
+            let (got, expected): (Vec<f32>, Vec<f32>) =
+                pairs.map(|p| (logits[p[0].as_u64().unwrap() as usize], p[1].as_f64().unwrap() as f32)).unzip();
+            errors.push(relative_error(&got, &expected));
         }
     }
-    // f32: sums in another order, 30 layers deep. int8: llama.cpp's own logits on this decoder are 1.4e-2 from f32, its
-    // worst position on a model of the same shape 6.9e-2 (`tests/oracle/README.md`, smollm2).
-    for (what, mut errors, typical, worst) in
-        [("f32", errors[0].clone(), 1e-4, 1e-3), ("default", errors[1].clone(), 1.4e-2, 6.9e-2)]
-    {
-        errors.sort_by(f64::total_cmp);
-        let (median, max) = (errors[errors.len() / 2], errors[errors.len() - 1]);
-        eprintln!("{what}: {} steps, median {median:.1e}, worst {max:.1e}", errors.len());
-        assert!(median < typical && max < worst, "{what}: median {median:e}, worst {max:e}");
+    errors.sort_by(f64::total_cmp);
+    let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+    println!("{} steps, median {median:.1e}, worst {worst:.1e}", errors.len());
+    errors
+}
+
+/// On the two photos that are there without JPEG's losses. The reference gives logits to four decimals.
+#[test]
+fn f32_logits_along_the_references_tokens_are_the_references() {
+    let Some(assets) = assets() else { return };
+    let mut photos = assets.captions(None);
+    for (path, _) in &mut photos {
+        *path = assets.folder.join(path.file_stem().unwrap()).with_extension("png");
     }
+    photos.retain(|(path, _)| path.exists());
+    assert_eq!(photos.len(), 2);
+    let errors = errors_along_the_reference(&assets, &assets.model(true), &photos);
+    assert!(errors.iter().all(|e| *e < 1e-5), "{errors:?}");
+}
+
+/// On all 48 photos as JPEG. Two things add up here: activations rounded to int8 (llama.cpp's own worst position on a
+/// decoder of this shape is 6.9e-2 from float64, `tests/oracle/README.md`, smollm2), and JPEG decoders that differ by a
+/// level or two (worst 1.4e-2 with f32 activations).
+#[test]
+fn int8_logits_along_the_references_tokens_stay_within_the_arithmetics_error() {
+    let Some(assets) = assets() else { return };
+    let errors = errors_along_the_reference(&assets, &assets.model(false), &assets.captions(None));
+    assert!(errors[errors.len() / 2] < 1.4e-2 && errors[errors.len() - 1] < 8.3e-2);
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
