@@ -299,3 +299,15 @@ fn raw_pixels_and_files_give_the_same_embedding() {
     let raw = Image::from_pixels(&bgr, w, h, 3 * w as usize, PixelFormat::Bgr).unwrap();
     assert_eq!(model.encode(&raw).unwrap().values(), model.encode(&wide).unwrap().values());
 }
+
+#[test]
+fn a_prompt_longer_than_one_pass_gives_the_same_logits_however_many_are_asked_for() {
+    let model = model();
+    let input: Vec<_> = (0..1000).map(|i| llava::Input::Token(i * 7 % 250)).collect();
+    let last = model.logits(&input, 1).unwrap();
+    for n in [2, 488, 489, 1000] {
+        let several = model.logits(&input, n).unwrap();
+        assert_eq!(several.len(), n * last.len());
+        assert_eq!(several[several.len() - last.len()..], last[..], "{n} positions");
+    }
+}

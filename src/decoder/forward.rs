@@ -134,6 +134,10 @@ impl Decoder {
 
         let d = c.d_model;
         let m = wanted.len();
+        if m == 0 {
+            logits.clear();
+            return Ok(());
+        }
         for (to, &from) in wanted.iter().enumerate() {
             // Rows move only forward: `wanted` is ascending, so nothing is overwritten before it is read.
             b.x.copy_within(from * d..(from + 1) * d, to * d);

@@ -70,6 +70,9 @@ pub fn matmul(
 ) {
     let Some(k) = products.first().map(|p| p.layer.weight.cols()) else { return };
     assert_eq!(x.len(), n * k, "activations");
+    if n == 0 {
+        return;
+    }
     let integer = |p: &Product<'_>| !exact && p.layer.weight.is_quantised();
     if products.iter().any(integer) {
         scratch.quantize(kernels, team, x, k);

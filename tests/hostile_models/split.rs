@@ -2,12 +2,8 @@
 
 use super::support::{Edit, Folder, Tensor, survives};
 use llava::gguf::{File, Value, Writer};
-use llava::quant::BlockType;
 use llava::{Input, Model};
 use std::path::PathBuf;
-
-/// Name, dimensions, type, bytes.
-type Tensor = (String, Vec<usize>, BlockType, Vec<u8>);
 
 /// The parts as `gguf-split` makes them: metadata in the first, tensors in turn.
 fn parts(count: usize) -> Vec<Vec<u8>> {
