@@ -76,7 +76,7 @@ fn greedy(model: &str, least_equal: usize) {
         return;
     };
     let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
-    let model = Model::open(file).unwrap();
+    let model = Model::builder(file).threads(1).load().unwrap();
     let (mut equal, mut all) = (0, 0);
     for prompt in expected["prompts"].as_array().unwrap() {
         let name = prompt["name"].as_str().unwrap();

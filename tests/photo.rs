@@ -31,9 +31,11 @@ fn assets() -> Option<Assets> {
 }
 
 impl Assets {
+    /// With one thread, since the tests themselves run side by side.
     fn model(&self, exact: bool) -> Model {
         Model::builder(self.folder.join("lm-q4_0.gguf"))
             .mmproj(self.folder.join("mmproj-q8_0.gguf"))
+            .threads(1)
             .exact(exact)
             .load()
             .unwrap()
