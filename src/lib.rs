@@ -157,6 +157,7 @@ mod model;
 pub mod npy;
 pub mod prompt;
 pub mod quant;
+mod replace;
 mod sample;
 mod session;
 mod threads;
@@ -170,6 +171,8 @@ pub use decoder::kv::KvType;
 pub use error::{Error, Result};
 pub use image::{Image, PixelFormat};
 pub use model::{Input, Model, ModelBuilder};
+#[doc(hidden)]
+pub use replace::replace;
 pub use sample::{Generation, TokenLogprob};
 pub use session::{Answer, Batch, FinishReason, Score, Session, Stream, Timings, TokenInfo};
 #[doc(hidden)]

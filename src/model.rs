@@ -93,7 +93,7 @@ impl Model {
     /// # Errors
     /// [`Error::ModelNotFound`] if the variable is not set.
     pub fn default_builder() -> Result<ModelBuilder> {
-        match std::env::var_os(MODEL_VARIABLE) {
+        match std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()) {
             Some(path) => Ok(Self::builder(path)),
             None => Err(Error::ModelNotFound(format!(
                 "no model was named: give the path of a GGUF file (or of a folder with a language model and its \
@@ -406,7 +406,7 @@ impl ModelBuilder {
     /// Those of [`Model::open`]; [`Error::InvalidArgument`] for a setting out of range.
     pub fn load(self) -> Result<Model> {
         let (lm, beside) = match self.lm {
-            Source::Path(path) if path.is_dir() => find_pair(&path)?,
+            Source::Path(path) if path.is_dir() => find_pair(&path, self.mmproj.is_none())?,
             Source::Path(path) => {
                 let beside = if self.mmproj.is_none() { find_mmproj(&path)? } else { None };
                 (Source::Path(path).read()?, beside)
@@ -512,7 +512,7 @@ fn is_later_part(path: &Path) -> bool {
 }
 
 /// The pair that a folder holds.
-fn find_pair(folder: &Path) -> Result<(File, Option<File>)> {
+fn find_pair(folder: &Path, with_mmproj: bool) -> Result<(File, Option<File>)> {
     let (mut lms, mut mmprojs) = (Vec::new(), Vec::new());
     for path in gguf_files(folder)? {
         let file = File::open(path)?;
@@ -521,7 +521,7 @@ fn find_pair(folder: &Path) -> Result<(File, Option<File>)> {
     let lm = only(lms, folder, "language model")?.ok_or_else(|| {
         Error::ModelNotFound(format!("{} holds no language model as GGUF; name a .gguf file", folder.display()))
     })?;
-    Ok((lm, only(mmprojs, folder, "mmproj")?))
+    Ok((lm, if with_mmproj { only(mmprojs, folder, "mmproj")? } else { None }))
 }
 
 /// The mmproj beside a language model: the one file in its folder that says so by its name and its contents.

@@ -1,7 +1,7 @@
 //! NumPy's `.npy` files of float32 (format version 1.0): how arrays leave and enter for comparison.
 
 use crate::error::{Error, Result};
-use std::io::{self, Write};
+use crate::replace::replace;
 use std::path::Path;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -18,25 +18,14 @@ pub fn save(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
         header.push(' ');
     }
     header.push('\n');
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let write = || -> io::Result<()> {
-        let mut out = io::BufWriter::new(std::fs::File::create(&partial)?);
+    replace(path, |out| {
         out.write_all(MAGIC)?;
         out.write_all(&[1, 0])?;
         out.write_all(&(header.len() as u16).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        for v in values {
-            out.write_all(&v.to_le_bytes())?;
-        }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|e| {
-        // Nothing more can be done about a partial file that can't be removed either.
-        let _ = std::fs::remove_file(&partial);
-        Error::io(path, e)
+        values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
     })
+    .map_err(|e| Error::io(path, e))
 }
 
 /// Reads a float32 array in C order: its values and its shape.

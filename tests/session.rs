@@ -311,3 +311,53 @@ fn a_prompt_longer_than_one_pass_gives_the_same_logits_however_many_are_asked_fo
         assert_eq!(several[several.len() - last.len()..], last[..], "{n} positions");
     }
 }
+
+#[test]
+fn a_failed_answer_leaves_the_conversation_as_it_was() {
+    let model = model();
+    let mut s = session(&model);
+    s.ask("What is this?", &[&image("wide.png")]).unwrap();
+    s.attach(model.encode(&image("tall.png")).unwrap()).unwrap();
+    let forbidden = (0..model.tokenizer().vocab_size() as u32).map(|id| (id, f32::NEG_INFINITY)).collect();
+    s.set_generation(Generation { logit_bias: forbidden, ..Generation::default() }).unwrap();
+    assert!(s.ask("And this?", &[]).is_err());
+    assert_eq!(s.messages().len(), 2);
+
+    short(&mut s);
+    let answer = s.ask("And this?", &[]).unwrap();
+    assert_eq!(answer.image_tokens, 32, "the attached image is still attached");
+    let mut fresh = session(&model);
+    fresh.ask("What is this?", &[&image("wide.png")]).unwrap();
+    assert_eq!(fresh.ask("And this?", &[&image("tall.png")]).unwrap().token_ids, answer.token_ids);
+
+    s.attach(model.encode(&image("tall.png")).unwrap()).unwrap();
+    s.detach();
+    assert_eq!(s.ask("Really?", &[]).unwrap().image_tokens, 32);
+}
+
+#[test]
+fn a_batch_cancelled_while_questions_are_added_stays_cancelled() {
+    let model = model();
+    let mut batch = Batch::new(&model);
+    batch.push(session(&model), "One?", &[]).unwrap();
+    batch.canceller().cancel();
+    batch.push(session(&model), "Two?", &[]).unwrap();
+    let results = batch.run();
+    assert_eq!(results[0].1.as_ref().unwrap().finish_reason, FinishReason::Cancelled);
+    assert!(matches!(results[1].1, Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_named_mmproj_settles_which_of_a_folders_is_meant() {
+    let folder = std::env::temp_dir().join(format!("llava-two-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(golden("llava/lm.gguf"), folder.join("lm.gguf")).unwrap();
+    for name in ["mmproj-a.gguf", "mmproj-b.gguf"] {
+        std::fs::copy(golden("llava/mmproj.gguf"), folder.join(name)).unwrap();
+    }
+    let unnamed = Model::open(&folder);
+    let named = Model::builder(&folder).mmproj(folder.join("mmproj-b.gguf")).load();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(matches!(unnamed, Err(Error::ModelNotFound(reason)) if reason.contains("mmproj-a.gguf")));
+    assert!(named.is_ok());
+}

@@ -259,7 +259,7 @@ pub struct EncodeArgs {
 /// The file is NumPy's, float32 `[n_vocab]`.
 #[derive(Args)]
 #[command(after_long_help = "Examples:
-  llava logits --model llava-v1.5-7b.gguf --prompt 'USER: <image>\\nWhat is this? ASSISTANT:' --image cat.jpg -o out.npy
+  llava logits --model llava-v1.5-7b.gguf --prompt $'USER: <image>\\nWhat is this? ASSISTANT:' --image cat.jpg -o out.npy
   llava logits --model llava-v1.5-7b.gguf --ids 1,3148,1001,29901,-200 --image cat.jpg -o out.npy")]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub struct LogitsArgs {

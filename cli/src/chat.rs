@@ -154,7 +154,15 @@ impl Chat {
         self.interrupt.stops(self.session.canceller());
         let images: Vec<&Image> = self.attached.iter().collect();
         let progress = Progress::start("thinking");
-        let mut stream = self.session.stream(text, &images)?;
+        let begun = self.session.stream(text, &images);
+        if let Err(llava::Error::ContextFull { .. }) = &begun
+            && !images.is_empty()
+        {
+            self.attached.clear();
+            output::note("The images of this question are taken back.");
+            return begun.map(drop).map_err(Failure::from);
+        }
+        let mut stream = begun?;
         drop(progress);
         self.images.extend(self.attached.drain(..).map(|i| i.name().to_owned()));
         let followed = follow(&mut stream, &self.interrupt, output::answer);

@@ -3,7 +3,6 @@
 use crate::failure::Failure;
 use llava::prompt::{Message, Part, Role};
 use serde::Serialize;
-use std::io::Write;
 use std::path::Path;
 
 /// One record of a data set.
@@ -45,21 +44,11 @@ impl<'a> Transcript<'a> {
     /// # Errors
     /// [`Failure::Run`]; `path` is then as it was.
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let write = || {
-            let mut text = serde_json::to_vec_pretty(self)?;
-            text.push(b'\n');
-            let mut file = std::fs::File::create(&partial)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&partial, path)
-        };
-        write().map_err(|e| {
-            // Nothing more can be done about a partial file that can't be removed either.
-            let _ = std::fs::remove_file(&partial);
-            Failure::file(path, e)
+        llava::replace(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")
         })
+        .map_err(|e| Failure::file(path, e))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::value::{Array, Value};
 use crate::error::{Error, Result};
 use crate::quant::BlockType;
+use crate::replace::replace;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
@@ -129,19 +130,7 @@ impl<'a> Writer<'a> {
     /// [`Error::Io`] if writing fails; `path` is then as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let write = || {
-            let mut out = io::BufWriter::new(std::fs::File::create(&partial)?);
-            self.write(&mut out)?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&partial, path)
-        };
-        write().map_err(|e| {
-            // Nothing more can be done about a partial file that can't be removed either.
-            let _ = std::fs::remove_file(&partial);
-            Error::io(path, e)
-        })
+        replace(path, |mut out| self.write(&mut out)).map_err(|e| Error::io(path, e))
     }
 }
 

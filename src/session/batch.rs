@@ -1,7 +1,7 @@
 //! Many questions at once.
 
 use super::Session;
-use super::answer::{Answer, FinishReason};
+use super::answer::Answer;
 use super::turn::Turn;
 use crate::cpu::{Canceller, Segment};
 use crate::decoder::Row;
@@ -85,7 +85,7 @@ impl Batch {
             // Room for the token is made here, so that a refusal concerns this answer alone.
             let drawn = turn.step(session).and_then(|_| session.cache.reserve(1));
             if let Err(e) = drawn {
-                turn.finish(session, FinishReason::Cancelled);
+                turn.abandon(session);
                 *state = Err(e);
             }
         }

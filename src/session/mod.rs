@@ -62,6 +62,14 @@ pub struct Session {
     cancel: Canceller,
 }
 
+/// The conversation before a turn, for when the turn fails.
+#[derive(Default)]
+struct Before {
+    messages: usize,
+    images: usize,
+    attached: Vec<Embedding>,
+}
+
 /// What the prompt of a turn took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Prompt {
@@ -184,6 +192,11 @@ impl Session {
         Ok(())
     }
 
+    /// Takes back the images [attached](Session::attach) to the next question.
+    pub fn detach(&mut self) {
+        self.attached.clear();
+    }
+
     /// Encodes images, adds them to the next question, and runs the prompt up to their last token, so that
     /// [forks](Session::fork) start from there.
     ///
@@ -240,6 +253,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::ask`]; the iterator's items have the errors of generation.
     pub fn stream(&mut self, text: &str, images: &[&Image]) -> Result<Stream<'_>> {
+        self.cancel.arm();
         let turn = self.begin(text, images)?;
         Ok(Stream::new(self, turn))
     }
@@ -267,7 +281,9 @@ impl Session {
         };
         let len = self.cache.len();
         self.model.check_context(len + before, 0)?;
-        let logprob = |logits: &[f32], id: u32| logits[id as usize] - log_sum_exp(logits);
+        // Rows beyond the vocabulary are padding of the matrix and never tokens.
+        let n = self.model.tokenizer().vocab_size();
+        let logprob = |logits: &[f32], id: u32| logits[id as usize] - log_sum_exp(&logits[..n]);
         let mut sum = logprob(&self.logits, first);
         let mut logits = Vec::new();
         let decoder = self.model.decoder();
@@ -291,14 +307,13 @@ impl Session {
         let prompt = Prompt::of(input, Timings::default());
         self.model.check_context(prompt.tokens, prompt.image_tokens)?;
         self.run(input)?;
-        let turn = Turn::new(&self, prompt, &[], start);
+        let turn = Turn::new(&self, prompt, Before::default(), &[], start);
         Stream::new(&mut self, turn).finish()
     }
 
     /// Everything before the first token: encodes the images, extends the history, runs the prompt.
     fn begin(&mut self, text: &str, images: &[&Image]) -> Result<Turn> {
         let start = Instant::now();
-        self.cancel.arm();
         let mut timings = Timings::default();
         let attached = self.attached.clone();
         let result = self.question(text, images, &mut timings).and_then(|input| {
@@ -309,9 +324,10 @@ impl Session {
         });
         match result {
             Ok(prompt) => {
+                let before = Before { messages: self.messages.len(), images: self.images.len(), attached };
                 self.messages.push(Message::user(self.attached.len(), text));
                 self.images.append(&mut self.attached);
-                Ok(Turn::new(self, prompt, self.template().stop_strings(), start))
+                Ok(Turn::new(self, prompt, before, self.template().stop_strings(), start))
             }
             Err(e) => {
                 self.attached = attached;

@@ -53,7 +53,7 @@ impl Iterator for Stream<'_> {
                 Ok(None) => continue,
                 Ok(Some(piece)) => return Some(Ok(piece)),
                 Err(e) => {
-                    turn.finish(self.session, FinishReason::Cancelled);
+                    turn.abandon(self.session);
                     return Some(Err(e));
                 }
             }

@@ -1,7 +1,7 @@
 //! The generation of one answer, token by token.
 
 use super::answer::{Answer, FinishReason, TokenInfo};
-use super::{Prompt, Session};
+use super::{Before, Prompt, Session};
 use crate::error::{Error, Result};
 use crate::prompt::{Message, Role};
 use crate::sample::{Sampler, TokenLogprob, log_sum_exp, top_logprobs};
@@ -20,13 +20,20 @@ pub(super) struct Turn {
     /// Drawn, and not yet run.
     pub(super) pending: Option<u32>,
     finished: bool,
+    before: Before,
     /// A stop text was found and cut off.
     cut: bool,
     start: Instant,
 }
 
 impl Turn {
-    pub(super) fn new(session: &Session, prompt: Prompt, template_stops: &[&str], start: Instant) -> Self {
+    pub(super) fn new(
+        session: &Session,
+        prompt: Prompt,
+        before: Before,
+        template_stops: &[&str],
+        start: Instant,
+    ) -> Self {
         let generation = session.generation.clone();
         let own = generation.stop.iter().cloned();
         let stops = own.chain(template_stops.iter().map(ToString::to_string)).filter(|s| !s.is_empty()).collect();
@@ -47,6 +54,7 @@ impl Turn {
             emitted: 0,
             pending: None,
             finished: false,
+            before,
             cut: false,
             start,
         }
@@ -73,7 +81,7 @@ impl Turn {
         let logits = &mut session.logits[..tokenizer.vocab_size()];
         let before = generation.logprobs.map(|n| (log_sum_exp(logits), top_logprobs(logits, n), logits.to_vec()));
         let Some(id) = self.sampler.next(logits) else {
-            let reason = "the model's output is not a number: its weights are damaged";
+            let reason = "no token has a finite logit: weights or an embedding are damaged, or logit_bias forbids all";
             return Err(Error::invalid(session.model.name(), "logits", reason));
         };
         if self.answer.token_ids.is_empty() {
@@ -111,6 +119,15 @@ impl Turn {
         let text = self.answer.text.clone();
         session.messages.push(Message::text(Role::Assistant, text));
         self.emit(self.answer.text.len())
+    }
+
+    /// Ends a turn that failed: the conversation is as it was before.
+    pub(super) fn abandon(&mut self, session: &mut Session) {
+        self.finished = true;
+        self.pending = None;
+        session.messages.truncate(self.before.messages);
+        session.images.truncate(self.before.images);
+        session.attached = std::mem::take(&mut self.before.attached);
     }
 
     pub(super) fn into_answer(self) -> Answer {
