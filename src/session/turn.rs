@@ -81,7 +81,8 @@ impl Turn {
         let logits = &mut session.logits[..tokenizer.vocab_size()];
         let before = generation.logprobs.map(|n| (log_sum_exp(logits), top_logprobs(logits, n), logits.to_vec()));
         let Some(id) = self.sampler.next(logits) else {
-            let reason = "no token has a finite logit: weights or an embedding are damaged, or logit_bias forbids all";
+            let reason = "the output is not a number for any token: weights or an embedding are damaged, or logit_bias \
+                          forbids every token";
             return Err(Error::invalid(session.model.name(), "logits", reason));
         };
         if self.answer.token_ids.is_empty() {
