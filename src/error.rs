@@ -77,8 +77,8 @@ pub enum Error {
 
     /// The prompt does not fit into the context.
     #[error(
-        "the prompt needs {needed} tokens ({image_tokens} of them for images) and the context holds {context}: \
-         raise the context length (at most {trained} for this model), shorten the prompt or send fewer images"
+        "the prompt takes {needed} tokens ({image_tokens} of them for images), which leaves no room for an answer in a \
+         context of {context}: shorten the prompt, send fewer images, or use a longer context (this model allows {trained})"
     )]
     ContextFull {
         /// Tokens that the conversation so far and the prompt need.

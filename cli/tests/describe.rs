@@ -128,7 +128,7 @@ fn a_context_too_small_for_the_image_is_an_error_of_that_image() {
     let (model, image) = (arg("llava"), arg("images/wide.png"));
     let end = run(&["describe", "--ctx", "20", "-m", &model, &image]);
     assert_eq!(end.status, 1);
-    assert!(end.err.starts_with(&format!("error: {image}: the prompt needs ")), "{}", end.err);
+    assert!(end.err.starts_with(&format!("error: {image}: the prompt takes ")), "{}", end.err);
 }
 
 #[test]
