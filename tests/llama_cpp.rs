@@ -49,7 +49,7 @@ fn logit_errors(name: &str, exact: bool) -> Option<Vec<f64>> {
 }
 
 /// llama.cpp's worst position against float64 arithmetic is 7.2e-2 off where it quantises activations (table in
-/// `tests/oracle/README.md`). With exact activations we may be as far from llama.cpp; with our own rounding twice.
+/// `tests/oracle/README.md`). With exact activations we may be as far from llama.cpp; with our own rounding a little further, 0.1.
 #[test]
 fn logits_of_every_type_are_llama_cpps_within_its_own_rounding() {
     const QUANTISED: f64 = 7.2e-2;
@@ -57,7 +57,7 @@ fn logits_of_every_type_are_llama_cpps_within_its_own_rounding() {
         ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "q4_k_m", "smollm2"];
     // (model, bound with f32 activations and cache, bound by default). An f16 cache alone is 1.6e-3 on the f32 model.
     let floats = [("f32", 1e-5, 3e-3), ("f16", 3e-3, 3e-3), ("bf16", 2e-2, 2e-2)];
-    for (name, exact, default) in floats.into_iter().chain(quantised.map(|q| (q, QUANTISED, 2.0 * QUANTISED))) {
+    for (name, exact, default) in floats.into_iter().chain(quantised.map(|q| (q, QUANTISED, 0.1))) {
         for (what, bound) in [("f32", exact), ("default", default)] {
             let Some(errors) = logit_errors(name, what == "f32") else { continue };
             let shown: Vec<_> = errors.iter().map(|e| format!("{e:.1e}")).collect();
