@@ -103,6 +103,13 @@ impl<'a> OutTile<'a> {
         }
     }
 
+    /// The address of element `(c, r)`.
+    #[inline(always)]
+    fn at(&mut self, c: usize, r: usize) -> *mut f32 {
+        debug_assert!(c < self.cols && r < self.rows);
+        self.ptr.wrapping_add(c * self.stride + r)
+    }
+
     /// Writes element `(c, r)`.
     #[inline(always)]
     pub fn set(&mut self, c: usize, r: usize, value: f32) {
@@ -196,6 +203,8 @@ impl Kernels {
         let mut tables = vec![&scalar::KERNELS];
         #[cfg(target_arch = "x86_64")]
         tables.extend(x86_64::avx2::kernels());
+        #[cfg(target_arch = "x86_64")]
+        tables.extend(x86_64::avx512::kernels());
         tables
     }
 }

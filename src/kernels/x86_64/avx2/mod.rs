@@ -23,7 +23,8 @@ mod vector;
 pub fn kernels() -> Option<&'static Kernels> {
     let available =
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    available.then_some(&KERNELS)
+    static TABLE: Kernels = KERNELS;
+    available.then_some(&TABLE)
 }
 
 /// A kernel as a plain function pointer.
@@ -34,7 +35,7 @@ macro_rules! entry {
     };
 }
 
-static KERNELS: Kernels = Kernels {
+pub(super) const KERNELS: Kernels = Kernels {
     name: "avx2",
     dequantize: DEQUANTIZE,
     matmul_q8: [
