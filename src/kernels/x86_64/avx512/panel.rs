@@ -183,7 +183,7 @@ unsafe fn tile<const GROUP: usize, const MINS: bool, const C: usize>(
         let sx: [*const f32; C] = std::array::from_fn(|i| x.scales.as_ptr().add(((c + i) * x.k + at) / 32));
         let mut acc = [[_mm512_setzero_ps(); C]; R];
         if at > 0 {
-            for r in 0..R {
+            for r in (0..R).filter(|r| lanes[*r] > 0) {
                 for i in 0..C {
                     acc[r][i] = _mm512_maskz_loadu_ps(mask(lanes[r]), out.at(c + i, row + 16 * r));
                 }
@@ -237,7 +237,7 @@ unsafe fn tile<const GROUP: usize, const MINS: bool, const C: usize>(
                 }
             }
         }
-        for r in 0..R {
+        for r in (0..R).filter(|r| lanes[*r] > 0) {
             for i in 0..C {
                 _mm512_mask_storeu_ps(out.at(c + i, row + 16 * r), mask(lanes[r]), acc[r][i]);
             }
