@@ -9,7 +9,7 @@ pub use attention::{Heads, Segment};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::kernels::matmul::{Product, Scratch, matmul};
+use crate::kernels::matmul::{Activations, Product, Scratch, matmul};
 use crate::quant;
 use crate::threads::{Pool, Team};
 use crate::weights::{Matrix, Norm};
@@ -79,7 +79,7 @@ impl Cpu {
             kernels: self.kernels,
             team: self.pool.enter(),
             scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
-            exact: self.exact,
+            activations: if self.exact { Activations::F32 } else { Activations::Int8 },
             cancel,
         }
     }
@@ -90,14 +90,16 @@ pub struct Pass<'a> {
     kernels: &'static Kernels,
     team: Team<'a>,
     scratch: MutexGuard<'a, Scratch>,
-    exact: bool,
+    activations: Activations,
     cancel: &'a Canceller,
 }
 
 impl Pass<'_> {
-    /// The same with f32 activations throughout.
-    pub fn exact(mut self) -> Self {
-        self.exact = true;
+    /// The same for a tower or a projector: bf16 in place of int8.
+    pub fn vision(mut self) -> Self {
+        if self.activations == Activations::Int8 {
+            self.activations = Activations::Bf16;
+        }
         self
     }
 
@@ -113,7 +115,7 @@ impl Pass<'_> {
 
     /// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
     pub fn linear(&mut self, x: &[f32], n: usize, products: &mut [Product<'_>]) {
-        matmul(self.kernels, &mut self.team, &mut self.scratch, self.exact, x, n, products);
+        matmul(self.kernels, &mut self.team, &mut self.scratch, self.activations, x, n, products);
     }
 
     /// RMSNorm of every row of `x`, `[n, w.len()]`.

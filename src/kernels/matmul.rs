@@ -3,10 +3,23 @@
 use super::{Kernels, OutTile, Q8_BLOCK, Q8Rows};
 use crate::threads::{Disjoint, Team};
 use crate::weights::Linear;
+use crate::quant::BlockType;
+use half::bf16;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A panel's dequantised rows should stay in L2 together with the activations they meet.
-const PANEL_BYTES: usize = 256 << 10;
+/// Rows that a thread takes at a time: what the widest kernels work on at once.
+const PANEL: usize = 32;
+
+/// What activations are rounded to before they meet weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// Nothing; weights take their dequantised f32 values.
+    F32,
+    /// bf16, and so are the weights, where the kernels can and the weights are not F32; otherwise as `F32`.
+    Bf16,
+    /// int8 in blocks where weights are quantised; otherwise as `F32`.
+    Int8,
+}
 
 /// One of several products that share their right-hand side.
 pub struct Product<'a> {
@@ -23,6 +36,8 @@ pub struct Scratch {
     qs: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i16>,
+    /// Activations in bf16, `[n, k]`.
+    halves: Vec<bf16>,
     /// Each worker's own, grown by the kernels.
     workers: Vec<Mutex<Vec<f32>>>,
 }
@@ -56,14 +71,11 @@ impl Scratch {
 }
 
 /// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
-///
-/// With `exact`, activations stay f32 and weights take their dequantised f32 values; otherwise activations meet
-/// quantised weights as int8.
 pub fn matmul(
     kernels: &Kernels,
     team: &mut Team<'_>,
     scratch: &mut Scratch,
-    exact: bool,
+    activations: Activations,
     x: &[f32],
     n: usize,
     products: &mut [Product<'_>],
@@ -73,13 +85,17 @@ pub fn matmul(
     if n == 0 {
         return;
     }
-    let integer = |p: &Product<'_>| !exact && p.layer.weight.is_quantised();
+    let integer = |p: &Product<'_>| activations == Activations::Int8 && p.layer.weight.is_quantised();
+    let bf16 = kernels.bf16.as_ref().filter(|_| activations == Activations::Bf16);
     if products.iter().any(integer) {
         scratch.quantize(kernels, team, x, k);
     }
+    if let Some(bf16) = bf16 {
+        scratch.halves.resize(x.len(), bf16::ZERO);
+        team.for_rows(&mut scratch.halves, k, |_, i, out| (bf16.round)(&x[i * k..][..k], out));
+    }
     let scratch = &*scratch;
     let packed = Q8Rows { qs: &scratch.qs, scales: &scratch.scales, sums: &scratch.sums, k };
-    let panel = (PANEL_BYTES / (4 * k)).clamp(4, 64) & !3;
 
     // Panels of all products in one run, so that a small product does not leave threads idle.
     struct Part<'a> {
@@ -95,19 +111,22 @@ pub fn matmul(
         assert_eq!(p.out.len(), n * p.layer.weight.rows(), "output");
         let integer = integer(p);
         parts.push(Part { layer: p.layer, out: Disjoint::new(p.out), integer, first_panel: panels });
-        panels += p.layer.weight.rows().div_ceil(panel);
+        panels += p.layer.weight.rows().div_ceil(PANEL);
     }
     team.run(panels, |worker, i| {
         let part = parts.iter().rev().find(|p| p.first_panel <= i).expect("the first part starts at panel 0");
         let weight = &part.layer.weight;
-        let start = (i - part.first_panel) * panel;
-        let rows = panel.min(weight.rows() - start);
+        let start = (i - part.first_panel) * PANEL;
+        let rows = PANEL.min(weight.rows() - start);
         // SAFETY: columns `start..start + rows` of every row of `out`; panels do not overlap, each runs once.
         let mut tile = unsafe { OutTile::from_raw(part.out.at(start), n, rows, weight.rows()) };
         let mut own = scratch.worker(worker);
         let (bytes, kind) = (weight.row_data(start, rows), weight.block_type() as usize);
-        match kernels.matmul_q8[kind] {
-            Some(run) if part.integer => run(bytes, packed, &mut tile, &mut own),
+        match (kernels.matmul_q8[kind], bf16) {
+            (Some(run), _) if part.integer => run(bytes, packed, &mut tile, &mut own),
+            (_, Some(bf16)) if weight.block_type() != BlockType::F32 => {
+                (bf16.matmul)(weight.block_type(), bytes, &scratch.halves, k, &mut tile, &mut own);
+            }
             _ => (kernels.matmul_f32[kind])(bytes, x, k, &mut tile, &mut own),
         }
         if let Some(bias) = &part.layer.bias {

@@ -7,7 +7,7 @@
 //! many rows or columns are computed together: a token gives the same bits alone, in a batch and in a prefill.
 
 use crate::quant::BlockType;
-use half::f16;
+use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -132,6 +132,15 @@ pub type MatmulQ8 = fn(&[u8], Q8Rows<'_>, &mut OutTile<'_>, &mut Vec<f32>);
 /// is `k`.
 pub type MatmulF32 = fn(&[u8], &[f32], usize, &mut OutTile<'_>, &mut Vec<f32>);
 
+/// Matmul in bf16: faster than f32 and rounded to 8 significant bits.
+pub struct Bf16Kernels {
+    /// Rounds to bf16, nearest even; values below 2⁻¹²⁶ may become zero: x, out.
+    pub round: fn(&[f32], &mut [bf16]),
+    /// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the
+    /// activations `[cols, k]`, `k`, where to write, scratch.
+    pub matmul: fn(BlockType, &[u8], &[bf16], usize, &mut OutTile<'_>, &mut Vec<f32>),
+}
+
 /// See [`Kernels::quantize_q8`].
 pub type QuantizeQ8 = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]);
 
@@ -148,6 +157,8 @@ pub struct Kernels {
     pub matmul_q8: [Option<MatmulQ8>; BlockType::ALL.len()],
     /// f32 matmul by [`BlockType`].
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
+    /// bf16, where the CPU has instructions for it.
+    pub bf16: Option<Bf16Kernels>,
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
     /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
     /// largest magnitude is below about 4e-37 becomes zero.

@@ -1,8 +1,8 @@
 //! From pixels to image tokens: the vision tower, the projector, and the order of the tiles' features.
 //!
-//! Both compute with f32 activations even where weights are quantised. CLIP towers have a few patches of very large
-//! norm whose features int8 activations move by several percent (3.8e-2 of a whole embedding, measured on ViT-B/16,
-//! where the median patch moves by 6e-3), and the f32 kernels are no slower at these sizes.
+//! Both compute in bf16 where the CPU has instructions for it, unless the weights are F32, and in f32 otherwise, even
+//! where weights are quantised. CLIP towers have a few patches of very large norm whose features int8 activations move
+//! by several percent (3.8e-2 of a whole embedding, measured on ViT-B/16, where the median patch moves by 6e-3).
 
 mod config;
 mod embedding;
@@ -70,12 +70,12 @@ impl Vision {
 
     /// The tower's output, `[tiles · patches, width]`: the chosen hidden state without CLS.
     pub fn features(&self, cpu: &Cpu, cancel: &Canceller, tiles: &Tiles) -> Result<Vec<f32>> {
-        self.tower.forward(&mut cpu.enter(cancel).exact(), tiles)
+        self.tower.forward(&mut cpu.enter(cancel).vision(), tiles)
     }
 
     /// The projector on features of `tiles` tiles, and their order in the prompt.
     pub fn project(&self, cpu: &Cpu, cancel: &Canceller, features: Vec<f32>, tiles: &Tiles) -> Result<Embedding> {
-        let projected = self.projector.forward(&mut cpu.enter(cancel).exact(), features, tiles.tiles)?;
+        let projected = self.projector.forward(&mut cpu.enter(cancel).vision(), features, tiles.tiles)?;
         Embedding::new(self.arrange(projected, tiles), self.width())
     }
 

@@ -68,6 +68,7 @@ pub static KERNELS: Kernels = Kernels {
         |w, x, k, out, scratch| matmul::f32(BlockType::Q6_K, w, x, k, out, scratch),
         |w, x, k, out, scratch| matmul::f32(BlockType::IQ4_NL, w, x, k, out, scratch),
     ],
+    bf16: None,
     quantize_q8: quantize::quantize_q8,
     rms_norm: norm::rms_norm,
     layer_norm: norm::layer_norm,

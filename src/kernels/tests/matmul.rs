@@ -6,7 +6,7 @@ use crate::quant::iq4::IQ4_NL;
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::quant::{Block, BlockType, Unpacked, dequantize};
-use half::f16;
+use half::{bf16, f16};
 
 /// The exact product of a weight row and an activation row, and the sum of the magnitudes of its terms.
 type Exact = fn(&[u8], Q8Rows<'_>) -> (f64, f64);
@@ -279,5 +279,90 @@ fn matmuls_write_their_window_and_nothing_else() {
                 assert_eq!(y.to_bits() != untouched.to_bits(), inside, "{} element {i}", kernels.name);
             }
         }
+    });
+}
+
+/// Weights rounded to bf16, and activations that are bf16 already.
+fn bf16_case(t: BlockType, rows: usize, cols: usize, k: usize, random: &mut Random) -> (Vec<u8>, Vec<f32>, Vec<bf16>) {
+    let halves = QUANTISED.iter().find(|q| q.0 == t).map_or(&[][..], |q| q.1);
+    let w = float_weights(t, rows * k, random)
+        .unwrap_or_else(|| random_weights(t, halves, rows * k / t.block_len(), random));
+    let mut values = vec![0.0; rows * k];
+    dequantize(t, &w, &mut values);
+    let x = random.f32s(cols * k).into_iter().map(bf16::from_f32).collect();
+    (w, values.into_iter().map(|w| bf16::from_f32(w).to_f32()).collect(), x)
+}
+
+#[test]
+fn bf16_is_within_the_bound_of_a_sum_of_k_products() {
+    each_table(|kernels| {
+        let Some(bf16) = &kernels.bf16 else { return };
+        for t in BlockType::ALL {
+            let mut random = Random(7);
+            let lengths: Vec<_> = if t.is_float() { (1..=40).chain([255, 256, 257, 600]).collect() } else { vec![1, 2, 9] };
+            for k in lengths.into_iter().map(|n| n * t.block_len()) {
+                let (rows, cols) = (37, 17);
+                let (w, values, x) = bf16_case(t, rows, cols, k, &mut random);
+                let mut out = vec![f32::NAN; cols * rows];
+                (bf16.matmul)(t, &w, &x, k, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
+                for c in 0..cols {
+                    for r in 0..rows {
+                        let products = values[r * k..][..k].iter().zip(&x[c * k..]);
+                        let products = products.map(|(&w, x)| f64::from(w) * f64::from(x.to_f32()));
+                        let want: f64 = products.clone().sum();
+                        // Products of values that count as zero are below 2⁻¹²⁶.
+                        let tolerance =
+                            (k + 1) as f64 * (2f64.powi(-24) * products.map(f64::abs).sum::<f64>() + 2f64.powi(-126));
+                        let got = f64::from(out[c * rows + r]);
+                        let what = format!("{} {t} k {k} ({c}, {r})", kernels.name);
+                        assert!((got - want).abs() <= tolerance, "{what}: {got:e}, not {want:e}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn bf16_gives_the_same_bits_for_any_number_of_rows_and_columns() {
+    each_table(|kernels| {
+        let Some(bf16) = &kernels.bf16 else { return };
+        for t in [BlockType::F16, BlockType::Q8_0] {
+            let (k, most_rows, most_cols) = (320, 40, 30);
+            let (w, _, x) = bf16_case(t, most_rows, most_cols, k, &mut Random(8));
+            let mut all = vec![f32::NAN; most_cols * most_rows];
+            (bf16.matmul)(t, &w, &x, k, &mut OutTile::new(&mut all, most_cols, most_rows), &mut Vec::new());
+            for (rows, cols) in [(1, 1), (15, 2), (16, 3), (17, 11), (33, 13), (39, 29)] {
+                let mut out = vec![f32::NAN; cols * rows];
+                let bytes = &w[..rows * t.row_bytes(k).unwrap()];
+                (bf16.matmul)(t, bytes, &x[..cols * k], k, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
+                for c in 0..cols {
+                    assert_same_bits(&out[c * rows..][..rows], &all[c * most_rows..][..rows], &format!("{t} {rows}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn bf16_rounds_to_nearest_even() {
+    each_table(|kernels| {
+        let Some(bf16) = &kernels.bf16 else { return };
+        let mut random = Random(9);
+        let special = [0.0, -0.0, 1.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 1.00390625, 1.01171875, 1e-38, -3e38];
+        for n in (0..40).chain([1000]) {
+            let mut x: Vec<f32> = (0..n).map(|_| random.f32() * 2f32.powi(random.below(60) as i32 - 30)).collect();
+            x.iter_mut().zip(special).for_each(|(x, s)| *x = s);
+            let mut out = vec![half::bf16::ONE; n];
+            (bf16.round)(&x, &mut out);
+            for (x, out) in x.iter().zip(out) {
+                let want = half::bf16::from_f32(*x);
+                let tiny = x.abs() < f32::MIN_POSITIVE && out.to_f32() == 0.0;
+                assert!(out.to_bits() == want.to_bits() || tiny, "{x:e}: {out}, not {want}");
+            }
+        }
+        let mut out = [half::bf16::ONE];
+        (bf16.round)(&[f32::NAN], &mut out);
+        assert!(out[0].is_nan());
     });
 }

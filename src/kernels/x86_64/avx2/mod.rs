@@ -70,6 +70,7 @@ pub(super) const KERNELS: Kernels = Kernels {
         f32::<{ BlockType::Q6_K as usize }>(),
         f32::<{ BlockType::IQ4_NL as usize }>(),
     ],
+    bf16: None,
     quantize_q8: entry!(quantize::quantize_q8, x, qs, scales, sums),
     rms_norm: entry!(norm::rms_norm, x, w, eps, out),
     layer_norm: entry!(norm::layer_norm, x, w, b, eps, out),
@@ -87,7 +88,7 @@ pub(super) const KERNELS: Kernels = Kernels {
 };
 
 /// The scalar code, compiled for AVX2: the compiler vectorises it well, and it stays bit-equal by construction.
-const DEQUANTIZE: [Dequantize; BlockType::ALL.len()] = [
+pub(super) const DEQUANTIZE: [Dequantize; BlockType::ALL.len()] = [
     dequantize_f32,
     entry!(quantize::dequantize_f16, bytes, out),
     entry!(bf16, bytes, out),

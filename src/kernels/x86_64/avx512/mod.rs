@@ -2,28 +2,42 @@
 //!
 //! What is not faster with vectors of 16 lanes is taken from the AVX2 table.
 
-use super::super::{Kernels, MatmulQ8};
+use super::super::{Bf16Kernels, Kernels, MatmulQ8};
 use super::avx2;
 use crate::quant::iq4::IQ4_NL;
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use unpack::Unpack;
 
+mod matmul_bf16;
 mod matmul_q8;
 mod panel;
 mod rows;
 mod unpack;
 
-/// The table, if this CPU can run it.
-pub fn kernels() -> Option<&'static Kernels> {
+/// The tables that this CPU can run: without bf16, and with it (Intel since Cooper Lake and Sapphire Rapids, AMD Zen 4).
+pub fn kernels() -> impl Iterator<Item = &'static Kernels> {
+    static PLAIN: Kernels = KERNELS;
+    static WITH_BF16: Kernels = Kernels { name: "avx512-bf16", bf16: Some(BF16), ..KERNELS };
     let available = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni");
-    (available && avx2::kernels().is_some()).then_some(&KERNELS)
+    let available = available && avx2::kernels().is_some();
+    let bf16 = available && is_x86_feature_detected!("avx512bf16");
+    available.then_some(&PLAIN).into_iter().chain(bf16.then_some(&WITH_BF16))
 }
 
-static KERNELS: Kernels = Kernels {
+const BF16: Bf16Kernels = Bf16Kernels {
+    // SAFETY: the table is given out only where the CPU has the kernels' instruction sets.
+    round: |x, out| unsafe { matmul_bf16::round(x, out) },
+    matmul: |t, w, x, k, out, scratch| {
+        // SAFETY: as above.
+        unsafe { matmul_bf16::matmul(t, avx2::DEQUANTIZE[t as usize], w, x, k, out, scratch) }
+    },
+};
+
+const KERNELS: Kernels = Kernels {
     name: "avx512",
     matmul_q8: [
         None,

@@ -1,0 +1,196 @@
+//! bf16 matmul with `vdpbf16ps`: weights of any type rounded to bf16, a lane of every vector is a weight row.
+//!
+//! As in [`super::panel`], weights are unpacked a chunk at a time into the L1 cache and all columns go by; running sums
+//! wait in the output. An output is one chain over `k` of pairs, each of which adds two products without rounding them
+//! and rounds the sum: within `k · 2⁻²⁴ · Σ |w x|` of the exact sum of the rounded values. Values below 2⁻¹²⁶ count as
+//! zero, as the instruction has it.
+
+use super::matmul_q8::mask;
+use super::rows::{Rows, transpose};
+use crate::kernels::{Dequantize, OutTile};
+use crate::quant::BlockType;
+use half::bf16;
+use std::arch::x86_64::*;
+
+/// Values of a row in a chunk, whole blocks of any type: with 32 rows, 16 KiB.
+const CHUNK: usize = 256;
+/// Sixteens of rows that share a pass over the columns.
+const R: usize = 2;
+
+/// Memory for a chunk, aligned.
+#[repr(C, align(64))]
+struct Chunk {
+    /// Two values of each row, the rows side by side: `[R, CHUNK / 2, 16 rows, 2]`.
+    panels: [[[bf16; 32]; CHUNK / 2]; R],
+    /// Sixteen rows as they come.
+    rows: [[bf16; CHUNK]; 16],
+    /// One row.
+    row: [f32; CHUNK],
+}
+
+/// Rounds to bf16, nearest even.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn round(x: &[f32], out: &mut [bf16]) {
+    assert_eq!(x.len(), out.len(), "row length");
+    for (x, out) in x.chunks(16).zip(out.chunks_mut(16)) {
+        let lanes = mask(x.len());
+        // SAFETY: lanes outside the mask are neither read nor written; the others lie in the slices.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x.as_ptr()));
+            let bits = std::mem::transmute::<__m256bh, __m256i>(rounded);
+            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), lanes, bits);
+        }
+    }
+}
+
+/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`; `x` is `[cols, k]`, `dequantize` is that of the weights' type `t`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn matmul(
+    t: BlockType,
+    dequantize: Dequantize,
+    w: &[u8],
+    x: &[bf16],
+    k: usize,
+    out: &mut OutTile<'_>,
+    scratch: &mut Vec<f32>,
+) {
+    let row_bytes = t.row_bytes(k).expect("whole blocks in a row");
+    assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
+    assert_eq!(Some(x.len()), out.cols().checked_mul(k), "activations for the tile");
+    let needed = size_of::<Chunk>() / 4 + 16;
+    if scratch.len() < needed {
+        scratch.resize(needed, 0.0);
+    }
+    let skip = scratch.as_ptr().align_offset(64);
+    assert!(skip < 16, "an aligned start");
+    // SAFETY: aligned, and inside `scratch`, by the lines above; any bits are a `Chunk`.
+    let chunk: &mut Chunk = unsafe { &mut *scratch.as_mut_ptr().add(skip).cast() };
+
+    for first in (0..out.rows()).step_by(16 * R) {
+        let rows = (16 * R).min(out.rows() - first);
+        for at in (0..k).step_by(CHUNK) {
+            let len = CHUNK.min(k - at);
+            let bytes = |r: usize| {
+                let start = r * row_bytes + at / t.block_len() * t.block_bytes();
+                &w[start..start + len / t.block_len() * t.block_bytes()]
+            };
+            for p in 0..rows.div_ceil(16) {
+                chunk.fill(p, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
+            }
+            let lanes = [rows.min(16), rows.saturating_sub(16)];
+            let mut c = 0;
+            // SAFETY: columns stay below `out.cols()`, and rows are those of the tile; `x` has `k` values in each.
+            unsafe {
+                while c + 12 <= out.cols() {
+                    tile::<12>(chunk, x, c, at, len, k, first, lanes, out);
+                    c += 12;
+                }
+                while c + 4 <= out.cols() {
+                    tile::<4>(chunk, x, c, at, len, k, first, lanes, out);
+                    c += 4;
+                }
+                while c < out.cols() {
+                    tile::<1>(chunk, x, c, at, len, k, first, lanes, out);
+                    c += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Chunk {
+    /// Panel `p` from the bytes of 16 rows of `len` values; rows that are not there become zeros.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn fill<'w>(&mut self, p: usize, len: usize, dequantize: Dequantize, bytes: impl Fn(usize) -> Option<&'w [u8]>) {
+        let padded = len.next_multiple_of(8);
+        for r in 0..16 {
+            match bytes(r) {
+                Some(bytes) => {
+                    dequantize(bytes, &mut self.row[..len]);
+                    round(&self.row[..len], &mut self.rows[r][..len]);
+                    self.rows[r][len..padded].fill(bf16::ZERO);
+                }
+                None => self.rows[r][..padded].fill(bf16::ZERO),
+            }
+        }
+        // SAFETY: `rows` holds 16 rows of CHUNK values, a multiple of 8 and no less than `padded`.
+        unsafe {
+            let rows = Rows::new(self.rows.as_ptr().cast(), 2 * CHUNK);
+            for i in 0..padded / 8 {
+                for (j, v) in transpose(rows.quads(16 * i)).into_iter().enumerate() {
+                    _mm512_store_si512(self.panels[p][4 * i + j].as_mut_ptr().cast(), v);
+                }
+            }
+        }
+    }
+}
+
+/// Both panels by columns `c..c + C`; `len` values from `at` on.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW, VL and BF16; there are that many columns of `k` values, and the panels' `lanes` are rows
+/// `row..` of the tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn tile<const C: usize>(
+    chunk: &Chunk,
+    x: &[bf16],
+    c: usize,
+    at: usize,
+    len: usize,
+    k: usize,
+    row: usize,
+    lanes: [usize; R],
+    out: &mut OutTile<'_>,
+) {
+    // SAFETY: the contract of this function.
+    unsafe {
+        let xs: [*const bf16; C] = std::array::from_fn(|i| x.as_ptr().add((c + i) * k + at));
+        let mut acc = [[_mm512_setzero_ps(); C]; R];
+        if at > 0 {
+            for r in (0..R).filter(|r| lanes[*r] > 0) {
+                for i in 0..C {
+                    acc[r][i] = _mm512_maskz_loadu_ps(mask(lanes[r]), out.at(c + i, row + 16 * r));
+                }
+            }
+        }
+        for p in 0..len / 2 {
+            let w: [__m512bh; R] = std::array::from_fn(|r| load(&chunk.panels[r], p));
+            for i in 0..C {
+                let pair = _mm512_set1_epi32(xs[i].add(2 * p).cast::<i32>().read_unaligned());
+                let pair = std::mem::transmute::<__m512i, __m512bh>(pair);
+                for r in 0..R {
+                    acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], pair);
+                }
+            }
+        }
+        if len % 2 == 1 {
+            // The last value of an odd row, beside a zero.
+            let w: [__m512bh; R] = std::array::from_fn(|r| load(&chunk.panels[r], len / 2));
+            for i in 0..C {
+                let last = i32::from((*xs[i].add(len - 1)).to_bits());
+                let last = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(last));
+                for r in 0..R {
+                    acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], last);
+                }
+            }
+        }
+        for r in (0..R).filter(|r| lanes[*r] > 0) {
+            for i in 0..C {
+                _mm512_mask_storeu_ps(out.at(c + i, row + 16 * r), mask(lanes[r]), acc[r][i]);
+            }
+        }
+    }
+}
+
+/// Pair `p` of sixteen rows.
+///
+/// # Safety
+/// The CPU has AVX-512 F; `p` is below `CHUNK / 2`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load(panel: &[[bf16; 32]; CHUNK / 2], p: usize) -> __m512bh {
+    // SAFETY: inside the panel, by the contract of this function, and aligned like it.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_load_si512(panel.as_ptr().add(p).cast())) }
+}
