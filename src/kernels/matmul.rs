@@ -23,6 +23,8 @@ pub struct Scratch {
     qs: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i16>,
+    /// Keys and values of a tile, see [`pack_pages`](super::attention::pack_pages).
+    pub pages: Vec<f32>,
     /// Each worker's own, grown by the kernels.
     workers: Vec<Mutex<Vec<f32>>>,
 }
