@@ -53,7 +53,7 @@ impl KvType {
 
     /// An error if heads `dim` wide can't be stored so.
     pub(crate) fn check(self, dim: usize) -> Result<()> {
-        if self != Self::Q8_0 || dim % KV_BLOCK == 0 {
+        if self != Self::Q8_0 || dim.is_multiple_of(KV_BLOCK) {
             return Ok(());
         }
         let reason = format!("q8_0 needs heads whose width is a multiple of 32; this model's are {dim} wide: use f16");

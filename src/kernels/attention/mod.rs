@@ -55,7 +55,7 @@ impl KvPage<'_> {
             Self::F16 { keys, values } => keys.len() == n && values.len() == n,
             Self::Q8 { keys, key_scales, values, value_scales } => {
                 let scales = n / KV_BLOCK;
-                dim % KV_BLOCK == 0
+                dim.is_multiple_of(KV_BLOCK)
                     && (keys.len(), key_scales.len()) == (n, scales)
                     && (values.len(), value_scales.len()) == (n, scales)
             }

@@ -67,7 +67,7 @@ fn check(kernels: &Kernels, q: &Queries<'_>, pages: &[Page], what: &str) {
 }
 
 fn kinds(dim: usize) -> impl Iterator<Item = KvType> {
-    KINDS.into_iter().filter(move |&kind| kind != KvType::Q8_0 || dim % 32 == 0)
+    KINDS.into_iter().filter(move |&kind| kind != KvType::Q8_0 || dim.is_multiple_of(32))
 }
 
 #[test]
