@@ -376,7 +376,8 @@ impl ModelBuilder {
         self
     }
 
-    /// How the KV cache is stored; half precision by default.
+    /// How the KV cache is stored; half precision by default, single with [`exact`](Self::exact).
+    /// [`KvType::Q8_0`] is an error where the width of the model's heads is no multiple of 32.
     pub fn kv_type(mut self, kind: KvType) -> Self {
         self.kv = Some(kind);
         self
@@ -394,7 +395,7 @@ impl ModelBuilder {
         self
     }
 
-    /// Kernels by name (`scalar`, `avx2`, …) instead of the best the machine supports; for comparison.
+    /// Kernels by name (`scalar`, `avx2`, `avx512`, …) instead of the best the machine supports; for comparison.
     pub fn kernels(mut self, name: impl Into<String>) -> Self {
         self.kernels = Some(name.into());
         self
@@ -438,6 +439,8 @@ impl ModelBuilder {
         if context == 0 || context > most {
             return Err(Error::argument("context", format!("is {context}, expected 1 to {most} for this model")));
         }
+        let kv = self.kv.unwrap_or(if self.exact { KvType::F32 } else { KvType::F16 });
+        kv.check(decoder.config.head_dim)?;
         let vision = mmproj.as_ref().map(Vision::from_gguf).transpose()?;
         if let (Some(vision), Some(mmproj)) = (&vision, &mmproj) {
             let (from, to) = (vision.width(), decoder.config.d_model);
@@ -477,7 +480,7 @@ impl ModelBuilder {
             template,
             template_reason,
             context,
-            kv: self.kv.unwrap_or(if self.exact { KvType::F32 } else { KvType::F16 }),
+            kv,
             name: lm.name().to_owned(),
             mmproj: mmproj.map(|file| file.name().to_owned()),
         })))

@@ -279,6 +279,13 @@ fn sessions_on_many_threads_share_a_model() {
 }
 
 #[test]
+fn a_cache_type_that_the_model_has_no_blocks_for_is_refused() {
+    let result = Model::builder(golden("llava/lm.gguf")).kv_type(llava::KvType::Q8_0).load();
+    let message = result.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(message.starts_with("kv_type: q8_0 needs heads whose width is a multiple of 32"), "{message}");
+}
+
+#[test]
 fn answers_do_not_depend_on_the_number_of_threads() {
     let tokens = |threads: usize| {
         let model = Model::builder(golden("llava/lm.gguf")).mmproj(golden("llava/mmproj.gguf")).threads(threads);

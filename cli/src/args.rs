@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use llava::prompt::Template;
-use llava::{Generation, Model};
+use llava::{Generation, KvType, Model};
 use std::path::PathBuf;
 
 /// Answers questions about images with LLaVA models in GGUF files.
@@ -52,10 +52,13 @@ pub struct ModelArgs {
     /// Positions that a conversation may take; by default what the model was trained with
     #[arg(long, value_name = "N", value_parser = positive())]
     pub ctx: Option<usize>,
+    /// How keys and values are kept: f16, f32 or q8_0; by default f16, with --exact f32
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<KvType>,
     /// Compute in f32 throughout, for comparison: slow
     #[arg(long)]
     pub exact: bool,
-    /// Kernels to compute with, for comparison: scalar, avx2, …; by default the best for this machine
+    /// Kernels to compute with, for comparison: scalar, avx2, avx512, …; by default the best for this machine
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
 }
@@ -78,6 +81,9 @@ impl ModelArgs {
         }
         if let Some(n) = self.ctx {
             builder = builder.context(n);
+        }
+        if let Some(kind) = self.kv {
+            builder = builder.kv_type(kind);
         }
         if let Some(name) = &self.kernels {
             builder = builder.kernels(name);

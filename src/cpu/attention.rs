@@ -1,9 +1,11 @@
 //! Attention: full for the tower, causal over the KV cache for the decoder.
 
 use super::Pass;
-use crate::decoder::kv::{KvCache, KvSlice};
-use crate::error::Result;
-use crate::kernels::Kernels;
+use crate::decoder::kv::KvCache;
+use crate::error::{Error, Result};
+use crate::kernels::attention::{self, Block, KvPage, PAGE};
+
+pub use crate::kernels::attention::Heads;
 
 /// Rows of a forward pass that belong to one sequence.
 pub struct Segment<'c> {
@@ -13,103 +15,66 @@ pub struct Segment<'c> {
     pub rows: usize,
 }
 
-/// Geometry of one attention operation.
-#[derive(Clone, Copy, Debug)]
-pub struct Heads {
-    /// Query heads.
-    pub n: usize,
-    /// Key and value heads; query head `h` uses `h / (n / n_kv)`.
-    pub n_kv: usize,
-    /// Width of a head.
-    pub dim: usize,
-}
-
 impl Pass<'_> {
     /// Every row attends to every row of its own tile: `q`, `k`, `v`, `out` are `[tiles · rows, heads · dim]`.
     pub fn attend_full(&mut self, heads: Heads, rows: usize, qkv: [&[f32]; 3], out: &mut [f32]) -> Result<()> {
         let Heads { n, dim, .. } = heads;
         let [q, k, v] = qkv;
-        let (width, scale, kernels) = (n * dim, 1.0 / (dim as f32).sqrt(), self.kernels);
-        let (scratch, cancel) = (&self.scratch, self.cancel);
-        self.team.for_rows(out, dim, |worker, i, out| {
-            // The tower's attention over many tiles is long enough to look at the flag within it.
-            if cancel.is_cancelled() {
-                return;
-            }
-            let (row, head) = (i / n, i % n);
-            let first = row / rows * rows;
-            let at = |t: usize| (first + t) * width + head * dim;
-            let q = &q[i * dim..][..dim];
-            let mut scores = scratch.worker(worker);
-            scores.clear();
-            scores.extend((0..rows).map(|t| scale * (kernels.dot_f32)(q, &k[at(t)..][..dim])));
-            (kernels.softmax)(&mut scores);
-            out.fill(0.0);
-            for (t, &p) in scores.iter().enumerate() {
-                (kernels.axpy_f32)(out, p, &v[at(t)..][..dim]);
-            }
-        });
+        let (tile, page, pages) = (rows * n * dim, 2 * dim * PAGE, rows.div_ceil(PAGE));
+        let mut packed = std::mem::take(&mut self.scratch.pages);
+        let len = n * pages * page;
+        if packed.try_reserve(len.saturating_sub(packed.len())).is_err() {
+            let reason = "the system has no more".to_owned();
+            return Err(Error::OutOfMemory { what: "the vision tower", bytes: 4 * len as u64, reason });
+        }
+        packed.resize(len, 0.0);
+        for at in (0..out.len()).step_by(tile) {
+            self.checkpoint()?;
+            attention::pack_pages(&mut self.team, n, dim, &k[at..at + tile], &v[at..at + tile], &mut packed);
+            let page_of = |head: usize, i: usize| {
+                let (keys, values) = packed[(head * pages + i) * page..][..page].split_at(page / 2);
+                KvPage::F32 { keys, values }
+            };
+            let all = Block { rows: 0..rows, visible: rows, causal: false, pages: &page_of };
+            let blocks: Vec<_> = all.split(heads).collect();
+            let (q, out) = (&q[at..at + tile], &mut out[at..at + tile]);
+            attention::attend(self.kernels, &mut self.team, &self.scratch, heads, &blocks, q, out);
+        }
+        self.scratch.pages = packed;
         self.checkpoint()
     }
 
-    /// Every row attends to the positions of its sequence up to its own. `q` and `out` are `[rows, heads · dim]`,
-    /// rows of one segment after the other; row `i` of a segment stands at position `cache.len() + i`.
-    pub fn attend_causal(&mut self, heads: Heads, layer: usize, segments: &[Segment<'_>], q: &[f32], out: &mut [f32]) {
-        let Heads { n, n_kv, dim } = heads;
-        let (scale, kernels) = (1.0 / (dim as f32).sqrt(), self.kernels);
-        let scratch = &self.scratch;
-        self.team.for_rows(out, dim, |worker, i, out| {
-            let (mut row, head) = (i / n, i % n);
-            let mut segments = segments.iter();
-            let segment = loop {
-                let s = segments.next().expect("segments cover all rows");
-                if row < s.rows {
-                    break s;
-                }
-                row -= s.rows;
-            };
-            let visible = segment.cache.len() + row + 1;
-            let mut scores = scratch.worker(worker);
-            attend_row(
-                kernels,
-                segment.cache.pages(layer, head / (n / n_kv), visible),
-                &q[i * dim..][..dim],
-                scale,
-                &mut scores,
-                out,
-            );
+    /// Puts the keys and values of new rows, `[rows, n_kv · dim]`, where [`Pass::attend_causal`] looks for them.
+    pub fn store_kv(&mut self, heads: Heads, layer: usize, segments: &mut [Segment<'_>], k: &[f32], v: &[f32]) {
+        let Heads { n_kv, dim, .. } = heads;
+        let (width, kernels) = (n_kv * dim, self.kernels);
+        let mut first = 0;
+        let mut slots = Vec::new();
+        for Segment { cache, rows } in segments {
+            slots.extend(cache.slots(layer, *rows).map(|slot| (first, slot)));
+            first += *rows;
+        }
+        self.team.for_rows(&mut slots, 1, |_, _, slot| {
+            let [(first, slot)] = slot else { return };
+            for (t, row) in slot.rows.clone().enumerate() {
+                let at = (*first + row) * width + slot.head * dim;
+                slot.page.store(kernels, slot.at + t, &k[at..at + dim], &v[at..at + dim]);
+            }
         });
     }
-}
 
-/// `out = Σ softmax(scale · q·K) V` over the pages of one head.
-fn attend_row<'c>(
-    kernels: &Kernels,
-    pages: impl Iterator<Item = (KvSlice<'c>, KvSlice<'c>)> + Clone,
-    q: &[f32],
-    scale: f32,
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let dim = q.len();
-    scores.clear();
-    for (keys, _) in pages.clone() {
-        match keys {
-            KvSlice::F16(k) => scores.extend(k.chunks_exact(dim).map(|k| scale * (kernels.dot_f16)(q, k))),
-            KvSlice::F32(k) => scores.extend(k.chunks_exact(dim).map(|k| scale * (kernels.dot_f32)(q, k))),
+    /// Every row attends to the positions of its sequence up to its own. `q` and `out` are `[rows, n · dim]`,
+    /// rows of one segment after the other; row `i` of a segment stands at position `cache.len() + i`.
+    pub fn attend_causal(&mut self, heads: Heads, layer: usize, segments: &[Segment<'_>], q: &[f32], out: &mut [f32]) {
+        let caches: Vec<_> =
+            segments.iter().map(|s| move |head: usize, i: usize| s.cache.page(layer, head, i)).collect();
+        let mut first = 0;
+        let mut blocks = Vec::new();
+        for (segment, pages) in segments.iter().zip(&caches) {
+            let rows = first..first + segment.rows;
+            first = rows.end;
+            blocks.extend(Block { rows, visible: segment.cache.len() + 1, causal: true, pages }.split(heads));
         }
-    }
-    (kernels.softmax)(scores);
-    out.fill(0.0);
-    let mut probabilities = scores.iter();
-    for (_, values) in pages {
-        match values {
-            KvSlice::F16(v) => {
-                v.chunks_exact(dim).zip(&mut probabilities).for_each(|(v, &p)| (kernels.axpy_f16)(out, p, v));
-            }
-            KvSlice::F32(v) => {
-                v.chunks_exact(dim).zip(&mut probabilities).for_each(|(v, &p)| (kernels.axpy_f32)(out, p, v));
-            }
-        }
+        attention::attend(self.kernels, &mut self.team, &self.scratch, heads, &blocks, q, out);
     }
 }

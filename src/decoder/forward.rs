@@ -181,19 +181,11 @@ impl Decoder {
                 Product { layer: &layer.v, out: &mut b.v },
             ],
         );
-        let (qw, kw, aw) = (c.q_width(), c.kv_width(), self.rope.table_len());
-        let mut row = 0;
-        for s in segments.iter_mut() {
-            for offset in 0..s.rows {
-                let angles = &b.angles[row * aw..][..aw];
-                self.rope.rotate(&mut b.q[row * qw..][..qw], c.head_dim, angles);
-                let (k, v) = (&mut b.k[row * kw..][..kw], &b.v[row * kw..][..kw]);
-                self.rope.rotate(k, c.head_dim, angles);
-                s.cache.store(i, offset, k, v, pass.kernels().to_f16);
-                row += 1;
-            }
-        }
+        let (rope, angles, aw) = (&self.rope, &b.angles, self.rope.table_len());
+        pass.for_rows(&mut b.q, c.q_width(), |row, q| rope.rotate(q, c.head_dim, &angles[row * aw..][..aw]));
+        pass.for_rows(&mut b.k, c.kv_width(), |row, k| rope.rotate(k, c.head_dim, &angles[row * aw..][..aw]));
         let heads = Heads { n: c.n_head, n_kv: c.n_kv_head, dim: c.head_dim };
+        pass.store_kv(heads, i, segments, &b.k, &b.v);
         pass.attend_causal(heads, i, segments, &b.q, &mut b.attn);
         pass.linear(&b.attn, n, &mut [Product { layer: &layer.o, out: &mut b.h }]);
         pass.add(&mut b.x, &b.h);

@@ -1,31 +1,12 @@
 //! The KV cache: pages of positions that forks share until one of them writes.
 
-use crate::error::{Error, Result};
-use half::f16;
+use super::page::{Head, Page};
+use crate::error::Result;
+use crate::kernels::attention::KvPage;
 use std::sync::Arc;
 
-/// Positions in a page.
-pub const PAGE: usize = 64;
-
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum KvType {
-    /// Half precision, as llama.cpp's default.
-    #[default]
-    F16,
-    /// Single precision: twice the memory.
-    F32,
-}
-
-impl KvType {
-    /// Bytes of a value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-        }
-    }
-}
+pub use super::page::KvType;
+pub use crate::kernels::attention::PAGE;
 
 /// Geometry of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +22,9 @@ pub struct KvShape {
 }
 
 impl KvShape {
-    /// Values in a page: for every layer keys, then values, each `[heads, PAGE, dim]`.
-    fn page_len(&self) -> usize {
-        self.layers * 2 * self.heads * PAGE * self.dim
-    }
-
     /// Bytes of the pages that hold `positions` positions.
     pub fn bytes(&self, positions: usize) -> u64 {
-        let page = (self.page_len() as u64).saturating_mul(self.kind.bytes() as u64);
+        let page = self.kind.page_bytes(self.layers * self.heads, self.dim) as u64;
         (positions.div_ceil(PAGE) as u64).saturating_mul(page)
     }
 }
@@ -61,19 +37,16 @@ pub struct KvCache {
     len: usize,
 }
 
-#[derive(Clone)]
-enum Page {
-    F16(Vec<f16>),
-    F32(Vec<f32>),
-}
-
-/// Keys or values of consecutive positions of one head, `[positions, dim]`.
-#[derive(Clone, Copy)]
-pub enum KvSlice<'a> {
-    /// Half precision.
-    F16(&'a [f16]),
-    /// Single precision.
-    F32(&'a [f32]),
+/// Where the keys and values of consecutive new positions of one head go, in one page.
+pub struct Slot<'a> {
+    /// The head.
+    pub head: usize,
+    /// The first of the new positions, and how many follow it in this page.
+    pub rows: std::ops::Range<usize>,
+    /// Where the first one stands in the page.
+    pub at: usize,
+    /// The page.
+    pub page: Head<'a>,
 }
 
 impl KvCache {
@@ -94,47 +67,30 @@ impl KvCache {
     }
 
     /// Makes room for `n` more positions, in pages that no other cache shares. Their keys and values may then be
-    /// [stored](KvCache::store); they count from [`KvCache::advance`] on.
+    /// [stored](KvCache::slots); they count from [`KvCache::advance`] on.
     pub fn reserve(&mut self, n: usize) -> Result<()> {
         let (first, last) = (self.len / PAGE, (self.len + n).div_ceil(PAGE));
         for page in self.pages.iter_mut().skip(first) {
             Arc::make_mut(page);
         }
         while self.pages.len() < last {
-            self.pages.push(Arc::new(self.new_page()?));
+            let KvShape { layers, heads, dim, kind } = self.shape;
+            self.pages.push(Arc::new(Page::new(kind, layers * heads, dim)?));
         }
         Ok(())
     }
 
-    fn new_page(&self) -> Result<Page> {
-        let refused = |_| Error::OutOfMemory {
-            what: "the KV cache",
-            bytes: self.shape.bytes(PAGE),
-            reason: "the system has no more; use a shorter context".into(),
-        };
-        let n = self.shape.page_len();
-        Ok(match self.shape.kind {
-            KvType::F16 => Page::F16(bytemuck::allocation::try_zeroed_vec(n).map_err(refused)?),
-            KvType::F32 => Page::F32(bytemuck::allocation::try_zeroed_vec(n).map_err(refused)?),
+    /// Where the keys and values of `n` positions after the last go, for one layer: every head of every page of them.
+    /// [`KvCache::reserve`] has made the room.
+    pub fn slots(&mut self, layer: usize, n: usize) -> impl Iterator<Item = Slot<'_>> {
+        let (len, heads) = (self.len, self.shape.heads);
+        self.pages.iter_mut().enumerate().skip(len / PAGE).flat_map(move |(i, page)| {
+            let first = len.max(i * PAGE);
+            let rows = first - len..n.min((i + 1) * PAGE - len);
+            let page = Arc::get_mut(page).expect("`reserve` made the page this cache's own");
+            let heads = page.heads_mut(layer * heads, heads).enumerate();
+            heads.map(move |(head, page)| Slot { head, rows: rows.clone(), at: first % PAGE, page })
         })
-    }
-
-    /// Stores the keys and values, `[heads, dim]` each, of the position `offset` after the last.
-    pub fn store(&mut self, layer: usize, offset: usize, k: &[f32], v: &[f32], to_f16: fn(&[f32], &mut [f16])) {
-        let KvShape { heads, dim, .. } = self.shape;
-        let at = self.len + offset;
-        let Some(page) = self.pages.get_mut(at / PAGE).and_then(Arc::get_mut) else {
-            unreachable!("`reserve` made the page, and made it this cache's own")
-        };
-        for (part, x) in [k, v].into_iter().enumerate() {
-            for (head, x) in x.chunks_exact(dim).enumerate() {
-                let to = (((layer * 2 + part) * heads + head) * PAGE + at % PAGE) * dim;
-                match page {
-                    Page::F16(data) => to_f16(x, &mut data[to..to + dim]),
-                    Page::F32(data) => data[to..to + dim].copy_from_slice(x),
-                }
-            }
-        }
     }
 
     /// Counts `n` stored positions in.
@@ -142,49 +98,40 @@ impl KvCache {
         self.len += n;
     }
 
-    /// Keys and values of the first `visible` positions of one head, page by page.
-    pub fn pages(
-        &self,
-        layer: usize,
-        head: usize,
-        visible: usize,
-    ) -> impl Iterator<Item = (KvSlice<'_>, KvSlice<'_>)> + Clone {
-        let KvShape { heads, dim, .. } = self.shape;
-        let at = move |part: usize| ((layer * 2 + part) * heads + head) * PAGE * dim;
-        self.pages.iter().enumerate().take(visible.div_ceil(PAGE)).map(move |(i, page)| {
-            let n = PAGE.min(visible - i * PAGE) * dim;
-            match &**page {
-                Page::F16(d) => (KvSlice::F16(&d[at(0)..at(0) + n]), KvSlice::F16(&d[at(1)..at(1) + n])),
-                Page::F32(d) => (KvSlice::F32(&d[at(0)..at(0) + n]), KvSlice::F32(&d[at(1)..at(1) + n])),
-            }
-        })
+    /// Page `i` of one head, [`PAGE`] positions of which some may not be filled yet.
+    pub fn page(&self, layer: usize, head: usize, i: usize) -> KvPage<'_> {
+        self.pages[i].head(layer * self.shape.heads + head)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::scalar::KERNELS;
 
     const SHAPE: KvShape = KvShape { layers: 2, heads: 3, dim: 4, kind: KvType::F32 };
 
     fn push(cache: &mut KvCache, value: f32) {
         cache.reserve(1).unwrap();
         for layer in 0..SHAPE.layers {
-            let k: Vec<f32> = (0..12).map(|i| value + (layer * 100 + i) as f32).collect();
-            let v: Vec<f32> = k.iter().map(|x| -x).collect();
-            cache.store(layer, 0, &k, &v, |_, _| unreachable!());
+            for mut slot in cache.slots(layer, 1) {
+                let k: Vec<f32> = (0..4).map(|i| value + (layer * 100 + slot.head * 4 + i) as f32).collect();
+                let v: Vec<f32> = k.iter().map(|x| -x).collect();
+                assert_eq!(slot.rows, 0..1);
+                slot.page.store(&KERNELS, slot.at, &k, &v);
+            }
         }
         cache.advance(1);
     }
 
     fn read(cache: &KvCache, layer: usize, head: usize) -> Vec<f32> {
-        let mut out = Vec::new();
-        for (k, v) in cache.pages(layer, head, cache.len()) {
-            let (KvSlice::F32(k), KvSlice::F32(v)) = (k, v) else { panic!() };
-            assert!(k.iter().zip(v).all(|(k, v)| *k == -v));
-            out.extend(k.iter().step_by(4));
-        }
-        out
+        (0..cache.len())
+            .map(|t| {
+                let page = cache.page(layer, head, t / PAGE);
+                assert!((0..SHAPE.dim).all(|d| page.key(d, t % PAGE) == -page.value(SHAPE.dim, t % PAGE, d)));
+                page.key(0, t % PAGE)
+            })
+            .collect()
     }
 
     #[test]
@@ -211,5 +158,42 @@ mod tests {
         a.truncate(3);
         push(&mut a, 500.0);
         assert_eq!(read(&a, 0, 0), [0.0, 1.0, 2.0, 500.0]);
+    }
+
+    #[test]
+    fn positions_of_many_pages_are_each_stored_once() {
+        for kind in KvType::ALL {
+            let mut cache = KvCache::new(KvShape { layers: 2, heads: 3, dim: 32, kind });
+            for n in [50, 200, 1, 5] {
+                cache.reserve(n).unwrap();
+                let len = cache.len();
+                for slot in cache.slots(1, n) {
+                    let mut slot = slot;
+                    for row in slot.rows.clone() {
+                        let x = [(len + row + slot.head * 1000) as f32; 32];
+                        slot.page.store(&KERNELS, slot.at + row - slot.rows.start, &x, &x);
+                    }
+                }
+                cache.advance(n);
+            }
+            for t in 0..256 {
+                for head in 0..3 {
+                    let (page, want) = (cache.page(1, head, t / PAGE), (t + head * 1000) as f32);
+                    for got in [page.key(31, t % PAGE), page.value(32, t % PAGE, 31)] {
+                        assert!((got - want).abs() <= want / 1000.0, "{kind} {head} {t}: {got}, not {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_is_known_by_its_name() {
+        for kind in KvType::ALL {
+            assert_eq!(kind.name().parse::<KvType>().unwrap(), kind);
+        }
+        let message = "q4".parse::<KvType>().unwrap_err().to_string();
+        assert_eq!(message, "kv_type: \"q4\"; there are f16, f32, q8_0");
+        assert!(KvType::Q8_0.check(80).unwrap_err().to_string().contains("use f16"));
     }
 }

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod forward;
 pub mod kv;
+pub mod page;
 pub mod rope;
 
 pub use config::Config;

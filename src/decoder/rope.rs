@@ -134,12 +134,15 @@ impl Rope {
         Ok(Self { pairing: config.arch.pairing(), frequencies, magnitude })
     }
 
-    /// Appends the rotations at `position` to `table`: cos and sin of every pair, `[pairs, 2]`.
+    /// Appends the rotations at `position` to `table`: the cosines of all pairs, then the sines, `[2, pairs]`.
     pub fn angles(&self, position: usize, table: &mut Vec<f32>) {
-        for f in &self.frequencies {
+        let pairs = self.frequencies.len();
+        let at = table.len();
+        table.resize(at + 2 * pairs, 0.0);
+        let (cosines, sines) = table[at..].split_at_mut(pairs);
+        for ((f, c), s) in self.frequencies.iter().zip(cosines).zip(sines) {
             let (sin, cos) = (position as f64 * f).sin_cos();
-            table.push((cos * self.magnitude) as f32);
-            table.push((sin * self.magnitude) as f32);
+            (*c, *s) = ((cos * self.magnitude) as f32, (sin * self.magnitude) as f32);
         }
     }
 
@@ -148,20 +151,23 @@ impl Rope {
         2 * self.frequencies.len()
     }
 
-    /// Rotates every head of `x`, `[heads, head_dim]`, by `angles`, `[pairs, 2]`.
+    /// Rotates every head of `x`, `[heads, head_dim]`, by `angles`, `[2, pairs]`.
     pub fn rotate(&self, x: &mut [f32], head_dim: usize, angles: &[f32]) {
         let pairs = self.frequencies.len();
+        let (cosines, sines) = angles.split_at(pairs);
+        let turn = |x: &mut f32, y: &mut f32, c: f32, s: f32| (*x, *y) = (*x * c - *y * s, *x * s + *y * c);
         for head in x.chunks_exact_mut(head_dim) {
             match self.pairing {
                 Pairing::Adjacent => {
-                    for (x, a) in head.chunks_exact_mut(2).zip(angles.chunks_exact(2)) {
-                        (x[0], x[1]) = (x[0] * a[0] - x[1] * a[1], x[0] * a[1] + x[1] * a[0]);
+                    let head = head[..2 * pairs].as_chunks_mut::<2>().0;
+                    for (([x, y], c), s) in head.iter_mut().zip(cosines).zip(sines) {
+                        turn(x, y, *c, *s);
                     }
                 }
                 Pairing::Halves => {
                     let (first, second) = head[..2 * pairs].split_at_mut(pairs);
-                    for ((x, y), a) in first.iter_mut().zip(second).zip(angles.chunks_exact(2)) {
-                        (*x, *y) = (*x * a[0] - *y * a[1], *x * a[1] + *y * a[0]);
+                    for (((x, y), c), s) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                        turn(x, y, *c, *s);
                     }
                 }
             }

@@ -46,13 +46,27 @@ fn a_prompt_in_pieces_gives_the_bits_of_the_whole() {
     let ids: Vec<u32> = (0..150).map(|i| i * 7 % 250).collect();
     let decoder = Decoder::from_gguf(&file, |_| ids.len()).unwrap();
     for cpu in golden::devices() {
-        for kv in [KvType::F16, KvType::F32] {
+        for kv in KvType::ALL.into_iter().filter(|kv| kv.check(decoder.config.head_dim).is_ok()) {
             let whole = logits(&decoder, &cpu, kv, &ids, ids.len());
             for chunk in [1, 7, 64, 65] {
                 let pieces = logits(&decoder, &cpu, kv, &ids, chunk);
                 assert!(whole.iter().zip(&pieces).all(|(a, b)| a.to_bits() == b.to_bits()), "chunks of {chunk}");
             }
         }
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_bits() {
+    let file = golden::gguf("mistral/lm.gguf");
+    let ids: Vec<u32> = (0..150).map(|i| i * 7 % 250).collect();
+    let decoder = Decoder::from_gguf(&file, |_| ids.len()).unwrap();
+    for kernels in crate::kernels::Kernels::available() {
+        let runs = [1, 2, 5].map(|threads| {
+            let cpu = Cpu::new(kernels, threads, false).unwrap();
+            logits(&decoder, &cpu, KvType::F16, &ids, 100).into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        });
+        assert!(runs.iter().all(|run| *run == runs[0]), "{}", kernels.name);
     }
 }
 

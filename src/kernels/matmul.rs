@@ -1,9 +1,9 @@
 //! Matrix products over the pool: activations packed once, weights taken in panels of rows.
 
 use super::{Kernels, OutTile, Q8_BLOCK, Q8Rows};
+use crate::quant::BlockType;
 use crate::threads::{Disjoint, Team};
 use crate::weights::Linear;
-use crate::quant::BlockType;
 use half::bf16;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -38,6 +38,8 @@ pub struct Scratch {
     sums: Vec<i16>,
     /// Activations in bf16, `[n, k]`.
     halves: Vec<bf16>,
+    /// Keys and values of a tile, see [`pack_pages`](super::attention::pack_pages).
+    pub pages: Vec<f32>,
     /// Each worker's own, grown by the kernels.
     workers: Vec<Mutex<Vec<f32>>>,
 }

@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+pub mod attention;
 pub mod matmul;
 pub mod scalar;
 #[cfg(test)]
@@ -110,6 +111,13 @@ impl<'a> OutTile<'a> {
         self.ptr.wrapping_add(c * self.stride + r)
     }
 
+    /// The window's part of column `c`, `[rows]`.
+    pub fn row_mut(&mut self, c: usize) -> &mut [f32] {
+        assert!(c < self.cols);
+        // SAFETY: in range, by the line above and the constructors' contract.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(c * self.stride), self.rows) }
+    }
+
     /// Writes element `(c, r)`.
     #[inline(always)]
     pub fn set(&mut self, c: usize, r: usize, value: f32) {
@@ -149,7 +157,7 @@ pub type LayerNorm = fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
 /// One instruction set's kernels. Slices are checked for length (`assert!`), so calls are safe.
 pub struct Kernels {
-    /// `scalar`, `avx2`, ...
+    /// `scalar`, `avx2`, `avx512`, ...
     pub name: &'static str,
     /// Dequantization by [`BlockType`] (`as usize`); bit-equal to gguf-py in every table.
     pub dequantize: [Dequantize; BlockType::ALL.len()],
@@ -167,8 +175,6 @@ pub struct Kernels {
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// `out = (x − mean) / sqrt(var + eps) · w + b` (biased variance): x, w, b, eps, out.
     pub layer_norm: LayerNorm,
-    /// In place: `exp(x − max) / Σ`.
-    pub softmax: fn(&mut [f32]),
     /// `gate = gate · sigmoid(gate) · up`: gate, up.
     pub silu_mul: fn(&mut [f32], &[f32]),
     /// `x · sigmoid(1.702 x)`.
@@ -179,16 +185,12 @@ pub struct Kernels {
     pub gelu_tanh: fn(&mut [f32]),
     /// `y += x`: y, x.
     pub add: fn(&mut [f32], &[f32]),
-    /// `Σ x · y`.
-    pub dot_f32: fn(&[f32], &[f32]) -> f32,
-    /// `Σ x · y`, y in half precision.
-    pub dot_f16: fn(&[f32], &[f16]) -> f32,
-    /// `y += a · x`: y, a, x.
-    pub axpy_f32: fn(&mut [f32], f32, &[f32]),
-    /// `y += a · x`, x in half precision.
-    pub axpy_f16: fn(&mut [f32], f32, &[f16]),
     /// Rounds to half precision, nearest even: x, out.
     pub to_f16: fn(&[f32], &mut [f16]),
+    /// `out = Σₜ softmax(q · Kₜ / √dim) Vₜ` for every query, over the positions that its row sees: queries, pages of keys
+    /// and values, `[rows, heads · dim]`, scratch that the kernel may grow and whose contents mean nothing. A result is
+    /// within `(dim + visible) 2⁻²² · (1 + Σ |q K| / √dim)` of the largest value's magnitude.
+    pub attend: attention::Attend,
 }
 
 impl Kernels {

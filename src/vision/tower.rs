@@ -63,8 +63,9 @@ impl Tower {
         let rows = c.patches() + class; // of a tile
         let n = tiles.tiles * rows;
         let width = c.feature_width();
-        // All that is alive at one time: x, h, q, k, v, ff and the features, or the patches' pixels before.
-        check_size(WHAT, n, (5 * d + c.d_ff + width).max(2 * d + 3 * c.patch_size * c.patch_size))?;
+        // All that is alive at one time: x, h, q, k, v, k and v of a tile again, ff and the features, or the patches'
+        // pixels before.
+        check_size(WHAT, n, (7 * d + c.d_ff + width).max(2 * d + 3 * c.patch_size * c.patch_size))?;
 
         let mut x = self.embed(pass, tiles)?; // [n, d]
         let mut h = buffer(WHAT, n, d)?;

@@ -1,7 +1,8 @@
 //! The specification: every kernel as plainly as it can be written.
 //!
 //! Norms and activation functions compute in f64 and round once, so each value is within half a unit in the last
-//! place of the formula (softmax: within two units). Matmuls accumulate in f32, in the order of `k`.
+//! place of the formula (softmax: within two units). Matmuls and attention
+//! accumulate in f32, in the order of what they sum over.
 
 use super::Kernels;
 use crate::quant::float::{dequantize_bf16, dequantize_f16, dequantize_f32};
@@ -11,6 +12,7 @@ use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::quant::{BlockType, dequantize_blocks};
 
 mod activation;
+mod attention;
 pub(super) mod erf;
 mod matmul;
 mod norm;
@@ -72,15 +74,11 @@ pub static KERNELS: Kernels = Kernels {
     quantize_q8: quantize::quantize_q8,
     rms_norm: norm::rms_norm,
     layer_norm: norm::layer_norm,
-    softmax: activation::softmax,
     silu_mul: activation::silu_mul,
     gelu_quick: activation::gelu_quick,
     gelu_erf: activation::gelu_erf,
     gelu_tanh: activation::gelu_tanh,
     add: vector::add,
-    dot_f32: vector::dot_f32,
-    dot_f16: vector::dot_f16,
-    axpy_f32: vector::axpy_f32,
-    axpy_f16: vector::axpy_f16,
     to_f16: vector::to_f16,
+    attend: attention::attend,
 };

@@ -16,28 +16,6 @@ pub(super) fn dot_f32(x: &[f32], y: &[f32]) -> f32 {
     x.iter().zip(y).fold(0.0, |acc, (x, y)| acc + x * y)
 }
 
-/// `Σ x · y`, y in half precision.
-pub(super) fn dot_f16(x: &[f32], y: &[f16]) -> f32 {
-    assert_eq!(x.len(), y.len(), "row length");
-    x.iter().zip(y).fold(0.0, |acc, (x, y)| acc + x * y.to_f32())
-}
-
-/// `y += a · x`.
-pub(super) fn axpy_f32(y: &mut [f32], a: f32, x: &[f32]) {
-    assert_eq!(y.len(), x.len(), "row length");
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
-}
-
-/// `y += a · x`, x in half precision.
-pub(super) fn axpy_f16(y: &mut [f32], a: f32, x: &[f16]) {
-    assert_eq!(y.len(), x.len(), "row length");
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x.to_f32();
-    }
-}
-
 /// Rounds to half precision, nearest even.
 pub(super) fn to_f16(x: &[f32], out: &mut [f16]) {
     assert_eq!(x.len(), out.len(), "row length");

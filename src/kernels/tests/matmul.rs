@@ -299,7 +299,8 @@ fn bf16_is_within_the_bound_of_a_sum_of_k_products() {
         let Some(bf16) = &kernels.bf16 else { return };
         for t in BlockType::ALL {
             let mut random = Random(7);
-            let lengths: Vec<_> = if t.is_float() { (1..=40).chain([255, 256, 257, 600]).collect() } else { vec![1, 2, 9] };
+            let lengths: Vec<_> =
+                if t.is_float() { (1..=40).chain([255, 256, 257, 600]).collect() } else { vec![1, 2, 9] };
             for k in lengths.into_iter().map(|n| n * t.block_len()) {
                 let (rows, cols) = (37, 17);
                 let (w, values, x) = bf16_case(t, rows, cols, k, &mut random);
@@ -349,7 +350,8 @@ fn bf16_rounds_to_nearest_even() {
     each_table(|kernels| {
         let Some(bf16) = &kernels.bf16 else { return };
         let mut random = Random(9);
-        let special = [0.0, -0.0, 1.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 1.00390625, 1.01171875, 1e-38, -3e38];
+        let special =
+            [0.0, -0.0, 1.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 1.00390625, 1.01171875, 1e-38, -3e38];
         for n in (0..40).chain([1000]) {
             let mut x: Vec<f32> = (0..n).map(|_| random.f32() * 2f32.powi(random.below(60) as i32 - 30)).collect();
             x.iter_mut().zip(special).for_each(|(x, s)| *x = s);

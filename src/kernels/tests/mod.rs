@@ -3,6 +3,7 @@
 use super::{Kernels, Q8Rows};
 
 mod activation;
+mod attention;
 mod matmul;
 mod norm;
 mod vector;

@@ -1,52 +1,19 @@
 //! Row operations against f64, and quantization against the definition.
 
-use super::{Activations, Random, assert_same_bits, each_table, ulp};
+use super::{Activations, Random, assert_same_bits, each_table};
 use crate::kernels::scalar;
 use half::f16;
 
 #[test]
-fn dots_are_within_the_bound_of_a_sum_of_n_products() {
-    each_table(|kernels| {
-        for n in (0..=70).chain([1001]) {
-            let mut random = Random(n);
-            let (x, y) = (random.f32s(n as usize), random.f32s(n as usize));
-            let halves: Vec<f16> = y.iter().map(|&y| f16::from_f32(y)).collect();
-            let check = |got: f32, y: &[f64]| {
-                let products: Vec<f64> = x.iter().zip(y).map(|(&x, y)| f64::from(x) * y).collect();
-                let want: f64 = products.iter().sum();
-                let magnitude: f64 = products.iter().map(|p| p.abs()).sum();
-                let tolerance = (n + 1) as f64 * 2f64.powi(-24) * magnitude;
-                assert!((f64::from(got) - want).abs() <= tolerance, "{} n {n}: {got:e}, not {want:e}", kernels.name);
-            };
-            check((kernels.dot_f32)(&x, &y), &y.iter().map(|&y| f64::from(y)).collect::<Vec<_>>());
-            check((kernels.dot_f16)(&x, &halves), &halves.iter().map(|&y| f64::from(y)).collect::<Vec<_>>());
-        }
-    });
-}
-
-#[test]
-fn add_and_axpy_round_at_most_twice() {
+fn add_rounds_once() {
     each_table(|kernels| {
         for n in 0..=40 {
             let mut random = Random(n);
-            let (x, y, a) = (random.f32s(n as usize), random.f32s(n as usize), random.f32());
-            let halves: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
+            let (x, y) = (random.f32s(n as usize), random.f32s(n as usize));
             let mut added = y.clone();
             (kernels.add)(&mut added, &x);
             let sums: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
             assert_same_bits(&added, &sums, kernels.name);
-
-            let (mut single, mut half) = (y.clone(), y.clone());
-            (kernels.axpy_f32)(&mut single, a, &x);
-            (kernels.axpy_f16)(&mut half, a, &halves);
-            for i in 0..n as usize {
-                for (got, x) in [(single[i], f64::from(x[i])), (half[i], f64::from(halves[i]))] {
-                    let product = f64::from(a) * x;
-                    let want = product + f64::from(y[i]);
-                    let tolerance = 0.5 * ulp(product) + 0.6 * ulp(want);
-                    assert!((f64::from(got) - want).abs() <= tolerance, "{} n {n} {i}", kernels.name);
-                }
-            }
         }
     });
 }

@@ -1,14 +1,14 @@
-//! Softmax and the activation functions, in place.
+//! The activation functions, in place.
 
-use super::lanes::{load, load_partial, store, store_partial, sum};
-use super::math::{exp, normal_cdf, times_sigmoid};
+use super::lanes::{load, load_partial, store, store_partial};
+use super::math::{normal_cdf, times_sigmoid};
 use std::arch::x86_64::*;
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
 /// Applies `f` to every value.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn map(x: &mut [f32], mut f: impl FnMut(__m256) -> __m256) {
+fn map(x: &mut [f32], f: impl Fn(__m256) -> __m256) {
     let (chunks, rest) = x.as_chunks_mut::<8>();
     for x in chunks {
         store(x, f(load(x)));
@@ -16,38 +16,6 @@ fn map(x: &mut [f32], mut f: impl FnMut(__m256) -> __m256) {
     if !rest.is_empty() {
         store_partial(rest, f(load_partial(rest)));
     }
-}
-
-/// `exp(x − max) / Σ`, the sum in eight lanes: within `3 + n/8 + (max − x)` units in the last place for n values.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn softmax(x: &mut [f32]) {
-    let max = _mm256_set1_ps(max(x));
-    let mut sums = _mm256_setzero_ps();
-    let (chunks, rest) = x.as_chunks_mut::<8>();
-    for x in chunks {
-        let e = exp(_mm256_sub_ps(load(x), max));
-        sums = _mm256_add_ps(sums, e);
-        store(x, e);
-    }
-    if !rest.is_empty() {
-        let e = exp(_mm256_sub_ps(load_partial(rest), max));
-        let inside = _mm256_castsi256_ps(super::lanes::mask(rest.len()));
-        sums = _mm256_add_ps(sums, _mm256_and_ps(e, inside));
-        store_partial(rest, e);
-    }
-    let total = _mm256_set1_ps(sum(sums));
-    map(x, |x| _mm256_div_ps(x, total));
-}
-
-/// The largest value. Any of them if there is a NaN, which makes the sum of exponentials NaN anyway.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    let (chunks, rest) = x.as_chunks::<8>();
-    let v = chunks.iter().fold(load(&lanes), |v, x| _mm256_max_ps(v, load(x)));
-    store(&mut lanes, v);
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// `gate = gate · sigmoid(gate) · up`; within 4 units in the last place, as long as `e^−gate` is finite.

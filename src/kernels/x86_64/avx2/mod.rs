@@ -9,6 +9,7 @@ use crate::quant::{BlockType, dequantize_blocks};
 use matmul_q8::DotQ8;
 
 mod activation;
+mod attention;
 mod k;
 mod lanes;
 mod legacy;
@@ -74,17 +75,13 @@ pub(super) const KERNELS: Kernels = Kernels {
     quantize_q8: entry!(quantize::quantize_q8, x, qs, scales, sums),
     rms_norm: entry!(norm::rms_norm, x, w, eps, out),
     layer_norm: entry!(norm::layer_norm, x, w, b, eps, out),
-    softmax: entry!(activation::softmax, x),
     silu_mul: entry!(activation::silu_mul, gate, up),
     gelu_quick: entry!(activation::gelu_quick, x),
     gelu_erf: entry!(activation::gelu_erf, x),
     gelu_tanh: entry!(activation::gelu_tanh, x),
     add: entry!(vector::add, y, x),
-    dot_f32: entry!(vector::dot_f32, x, y),
-    dot_f16: entry!(vector::dot_f16, x, y),
-    axpy_f32: entry!(vector::axpy_f32, y, a, x),
-    axpy_f16: entry!(vector::axpy_f16, y, a, x),
     to_f16: entry!(vector::to_f16, x, out),
+    attend: entry!(attention::attend, q, pages, out, scratch),
 };
 
 /// The scalar code, compiled for AVX2: the compiler vectorises it well, and it stays bit-equal by construction.

@@ -1,4 +1,4 @@
-//! AVX-512 F, BW, VL and VNNI: Intel servers since Cascade Lake (2019) and Ice Lake, AMD since Zen 4 (2022).
+//! AVX-512 F, BW, VL, DQ and VNNI: Intel servers since Cascade Lake (2019) and Ice Lake, AMD since Zen 4 (2022).
 //!
 //! What is not faster with vectors of 16 lanes is taken from the AVX2 table.
 
@@ -9,6 +9,7 @@ use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use unpack::Unpack;
 
+mod attention;
 mod matmul_bf16;
 mod matmul_q8;
 mod panel;
@@ -22,6 +23,7 @@ pub fn kernels() -> impl Iterator<Item = &'static Kernels> {
     let available = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni");
     let available = available && avx2::kernels().is_some();
     let bf16 = available && is_x86_feature_detected!("avx512bf16");
@@ -55,6 +57,8 @@ const KERNELS: Kernels = Kernels {
         Some(q8::<Q6_K>()),
         Some(q8::<IQ4_NL>()),
     ],
+    // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
+    attend: |q, pages, out, scratch| unsafe { attention::attend(q, pages, out, scratch) },
     ..avx2::KERNELS
 };
 
