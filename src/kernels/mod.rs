@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 pub mod matmul;
+pub mod probe;
 pub mod scalar;
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,4 @@
 //! x86-64 instruction sets.
 
 pub mod avx2;
+pub(super) mod probe;
