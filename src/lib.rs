@@ -143,6 +143,8 @@
 //! The library logs through the [`log`](https://docs.rs/log) crate: warnings about files that had to be guessed at, and
 //! what was chosen at level `debug`.
 
+#[doc(hidden)]
+pub mod bench;
 mod cpu;
 mod decoder;
 mod error;

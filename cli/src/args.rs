@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::progress::Progress;
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use llava::prompt::Template;
 use llava::{Generation, KvType, Model};
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Show what is in a model file and what it needs
     Inspect(InspectArgs),
+    /// Measure how fast a model runs on this machine
+    Bench(BenchArgs),
     /// Print the token ids of a text as a JSON array
     Tokenize(TokenizeArgs),
     /// Write what the language model sees of an image
@@ -218,6 +220,57 @@ pub struct InspectArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Measure how fast a model runs on this machine
+///
+/// Encodes a synthetic image, runs prompts of arbitrary tokens, and continues them, alone and several together. Each
+/// figure is the median of some repetitions. Beside them stand the machine's own limits, measured in about a second:
+/// decode can't be faster than the weights are read, encode and prefill not faster than the processor multiplies.
+/// Other programs that run at the same time slow both down.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava bench --model llava-v1.5-7b.gguf
+  llava bench --model lm.gguf --mmproj mmproj.gguf --threads 4 --only encode,decode
+  llava bench --model models/llava/ --json | jq '.decode[0].gb_s / .machine.read_gb_s'")]
+pub struct BenchArgs {
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive())]
+    pub reps: usize,
+    /// What to measure; by default all
+    #[arg(long, value_name = "WHAT,…", value_enum, value_delimiter = ',')]
+    pub only: Vec<Stage>,
+    /// Lengths of prompts; those that don't fit into the context are skipped
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "128,600", value_parser = positive())]
+    pub prefill: Vec<usize>,
+    /// How many tokens to generate, alone; likewise
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "64", value_parser = positive())]
+    pub decode: Vec<usize>,
+    /// How many sequences to continue together
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,4,8", value_parser = positive())]
+    pub batch: Vec<usize>,
+    /// Tokens that each sequence has before it is continued; by default 64, less where the context is short
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub after: Option<usize>,
+    /// One JSON object. Its gb_s and gop_s are 10⁹ bytes and operations a second, `limit` names the figure of `machine`
+    /// that bounds gop_s, and read_gb_s bounds gb_s
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// A part of `llava bench`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The vision tower and the projector
+    Encode,
+    /// Prompts
+    Prefill,
+    /// Tokens one by one
+    Decode,
+    /// Several sequences together
+    Batch,
 }
 
 /// Print the token ids of a text as a JSON array

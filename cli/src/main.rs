@@ -4,6 +4,7 @@
 //! line that makes no sense, 130 after Ctrl-C.
 
 mod args;
+mod bench;
 mod chat;
 mod describe;
 mod failure;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => ("describe", describe::run(args)),
         Command::Chat(args) => ("chat", chat::run(args)),
         Command::Inspect(args) => ("inspect", inspect::run(args)),
+        Command::Bench(args) => ("bench", bench::run(args)),
         Command::Tokenize(args) => ("tokenize", hooks::tokenize(args)),
         Command::Encode(args) => ("encode", hooks::encode(args)),
         Command::Logits(args) => ("logits", hooks::logits(args)),

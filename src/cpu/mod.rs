@@ -73,6 +73,11 @@ impl Cpu {
         (self.kernels.name, self.pool.threads())
     }
 
+    /// Whether activations are never quantised.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// Waits for the threads and takes them for one forward pass.
     pub fn enter<'a>(&'a self, cancel: &'a Canceller) -> Pass<'a> {
         Pass {

@@ -88,6 +88,16 @@ impl Decoder {
         KvShape { layers: c.n_layer, heads: c.n_kv_head, dim: c.head_dim, kind }
     }
 
+    /// The matrices that every row meets.
+    pub fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]).map(|l| &l.weight)
+    }
+
+    /// The matrix that rows meet whose logits are wanted.
+    pub fn output_matrix(&self) -> &Matrix {
+        &self.output.weight
+    }
+
     /// Rows that one pass takes at most.
     pub fn max_rows(&self) -> usize {
         let c = &self.config;

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 pub mod attention;
 pub mod matmul;
+pub mod probe;
 pub mod scalar;
 #[cfg(test)]
 mod tests;

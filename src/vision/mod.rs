@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::gguf::File;
 use crate::image::anyres::unpad;
 use crate::image::{Image, Preprocessor, Tiles};
-use crate::weights::Loader;
+use crate::weights::{Loader, Matrix};
 use projector::Projector;
 use tower::Tower;
 
@@ -77,6 +77,17 @@ impl Vision {
     pub fn project(&self, cpu: &Cpu, cancel: &Canceller, features: Vec<f32>, tiles: &Tiles) -> Result<Embedding> {
         let projected = self.projector.forward(&mut cpu.enter(cancel).vision(), features, tiles.tiles)?;
         Embedding::new(self.arrange(projected, tiles), self.width())
+    }
+
+    /// The matrices of the tower and the projector, each with the rows of a tile that meet it.
+    pub fn products(&self) -> impl Iterator<Item = (&Matrix, usize)> {
+        let patches = self.config.patches();
+        self.tower.products().chain(self.projector.matrices().into_iter().map(move |m| (m, patches)))
+    }
+
+    /// Multiplications and additions of a tile's attention.
+    pub fn attention_ops(&self) -> f64 {
+        self.tower.attention_ops()
     }
 
     /// Image → image tokens.

@@ -5,7 +5,7 @@ use super::{buffer, ldp};
 use crate::cpu::{Activation, Pass};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::Product;
-use crate::weights::{Linear, Loader, Norm};
+use crate::weights::{Linear, Loader, Matrix, Norm};
 
 /// A projector's weights.
 pub(super) enum Projector {
@@ -64,6 +64,17 @@ impl Projector {
                 Self::LdpV2 { mlp, peg }
             }
         })
+    }
+
+    /// The matrices that every patch meets; those of ldp's convolutions come after pooling and are small.
+    pub(super) fn matrices(&self) -> Vec<&Matrix> {
+        match self {
+            Self::Linear(layer) => vec![&layer.weight],
+            Self::Mlp(mlp) | Self::Ldp { mlp, .. } | Self::LdpV2 { mlp, .. } => {
+                vec![&mlp.first.weight, &mlp.second.weight]
+            }
+            Self::MlpNorm { first, second, .. } => vec![&first.weight, &second.weight],
+        }
     }
 
     /// Width of a projected token.

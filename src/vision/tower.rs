@@ -6,7 +6,7 @@ use crate::cpu::{Heads, Pass};
 use crate::error::{Error, Result};
 use crate::image::Tiles;
 use crate::kernels::matmul::Product;
-use crate::weights::{Linear, Loader, Norm};
+use crate::weights::{Linear, Loader, Matrix, Norm};
 
 /// What runs out of memory, for messages.
 const WHAT: &str = "the vision tower";
@@ -54,13 +54,30 @@ impl Tower {
         })
     }
 
+    /// The matrices, each with the rows of a tile that meet it.
+    pub(super) fn products(&self) -> impl Iterator<Item = (&Matrix, usize)> {
+        let rows = self.rows();
+        let layers = self.blocks.iter().flat_map(|b| b.qkv.iter().chain([&b.out, &b.fc1, &b.fc2]));
+        [(&self.patch.weight, self.config.patches())].into_iter().chain(layers.map(move |l| (&l.weight, rows)))
+    }
+
+    /// Multiplications and additions of a tile's attention: two products of every row with every row.
+    pub(super) fn attention_ops(&self) -> f64 {
+        4.0 * (self.rows() * self.rows() * self.config.width) as f64 * self.blocks.len() as f64
+    }
+
+    /// Rows of a tile: its patches, and the class token.
+    fn rows(&self) -> usize {
+        self.config.patches() + usize::from(self.config.class_token)
+    }
+
     /// `[tiles · patches, feature_width]`: the chosen hidden states (no norm after the last block), without the
     /// class token.
     pub(super) fn forward(&self, pass: &mut Pass<'_>, tiles: &Tiles) -> Result<Vec<f32>> {
         let c = &self.config;
         let d = c.width;
         let class = usize::from(c.class_token);
-        let rows = c.patches() + class; // of a tile
+        let rows = self.rows();
         let n = tiles.tiles * rows;
         let width = c.feature_width();
         // All that is alive at one time: x, h, q, k, v, k and v of a tile again, ff and the features, or the patches'
