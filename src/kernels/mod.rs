@@ -11,6 +11,9 @@ use half::f16;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
+mod coefficients;
 pub mod matmul;
 pub mod scalar;
 #[cfg(test)]
@@ -196,6 +199,8 @@ impl Kernels {
         let mut tables = vec![&scalar::KERNELS];
         #[cfg(target_arch = "x86_64")]
         tables.extend(x86_64::avx2::kernels());
+        #[cfg(target_arch = "aarch64")]
+        tables.extend(aarch64::kernels());
         tables
     }
 }
