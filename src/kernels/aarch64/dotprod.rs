@@ -69,6 +69,8 @@ impl Level for DotProd {
         [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
     }
 
+    // Not inlined, for one copy of it serves all types.
+    #[inline(never)]
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn tile<const SPLIT: bool, const MINS: bool>(panels: &[&[Group]], columns: &[Column<'_>]) -> Tile {
         // SAFETY: the contract of this function.

@@ -35,6 +35,8 @@ impl Level for Neon {
         [a[0], b[0], c[0], d[0], a[1], b[1], c[1], d[1]]
     }
 
+    // Not inlined, for one copy of it serves all types.
+    #[inline(never)]
     #[target_feature(enable = "neon")]
     unsafe fn tile<const SPLIT: bool, const MINS: bool>(panels: &[&[Group]], columns: &[Column<'_>]) -> Tile {
         // SAFETY: the contract of this function.
