@@ -153,6 +153,30 @@ fn q8_gives_the_same_bits_for_any_number_of_rows_and_columns_from_any_address() 
     });
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn q8_gives_the_same_bits_in_all_tables_for_aarch64() {
+    let tables = crate::kernels::aarch64::kernels();
+    for (t, halves, _) in QUANTISED {
+        let mut random = Random(7);
+        let (rows, k) = (11, 4 * t.block_len());
+        let w = random_weights(t, halves, rows * 4, &mut random);
+        for cols in 1..=6 {
+            let x = Activations::quantize(&random_activations(cols, k, &mut random), cols, tables[0]);
+            let results = tables.iter().map(|kernels| {
+                let mut out = vec![f32::NAN; cols * rows];
+                let mut tile = OutTile::new(&mut out, cols, rows);
+                kernels.matmul_q8[t as usize].unwrap()(&w, x.rows(), &mut tile, &mut Vec::new());
+                out
+            });
+            let results: Vec<_> = results.collect();
+            for (table, out) in tables.iter().zip(&results) {
+                assert_same_bits(out, &results[0], &format!("{} {t} {cols} columns", table.name));
+            }
+        }
+    }
+}
+
 #[test]
 fn q8_survives_any_bytes_and_any_activations() {
     each_table(|kernels| {
