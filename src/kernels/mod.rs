@@ -11,7 +11,10 @@ use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod attention;
+mod coefficients;
 pub mod matmul;
 pub mod probe;
 pub mod scalar;
@@ -124,7 +127,7 @@ impl<'a> OutTile<'a> {
     pub fn set(&mut self, c: usize, r: usize, value: f32) {
         assert!(c < self.cols && r < self.rows);
         // SAFETY: in range, by the line above and the constructors' contract.
-        unsafe { *self.ptr.add(c * self.stride + r) = value }
+        unsafe { *self.at(c, r) = value }
     }
 }
 
@@ -145,10 +148,13 @@ pub type MatmulF32 = fn(&[u8], &[f32], usize, &mut OutTile<'_>, &mut Vec<f32>);
 pub struct Bf16Kernels {
     /// Rounds to bf16, nearest even; values below 2⁻¹²⁶ may become zero: x, out.
     pub round: fn(&[f32], &mut [bf16]),
-    /// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the
-    /// activations `[cols, k]`, `k`, where to write, scratch.
-    pub matmul: fn(BlockType, &[u8], &[bf16], usize, &mut OutTile<'_>, &mut Vec<f32>),
+    /// See [`MatmulBf16`].
+    pub matmul: MatmulBf16,
 }
+
+/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the activations
+/// `[cols, k]`, `k`, where to write, scratch.
+pub type MatmulBf16 = fn(BlockType, &[u8], &[bf16], usize, &mut OutTile<'_>, &mut Vec<f32>);
 
 /// See [`Kernels::quantize_q8`].
 pub type QuantizeQ8 = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]);
@@ -219,6 +225,8 @@ impl Kernels {
         tables.extend(x86_64::avx2::kernels());
         #[cfg(target_arch = "x86_64")]
         tables.extend(x86_64::avx512::kernels());
+        #[cfg(target_arch = "aarch64")]
+        tables.extend(aarch64::kernels());
         tables
     }
 }

@@ -153,6 +153,30 @@ fn q8_gives_the_same_bits_for_any_number_of_rows_and_columns_from_any_address() 
     });
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn q8_gives_the_same_bits_in_all_tables_for_aarch64() {
+    let tables = crate::kernels::aarch64::kernels();
+    for (t, halves, _) in QUANTISED {
+        let mut random = Random(7);
+        let (rows, k) = (11, 4 * t.block_len());
+        let w = random_weights(t, halves, rows * 4, &mut random);
+        for cols in 1..=6 {
+            let x = Activations::quantize(&random_activations(cols, k, &mut random), cols, tables[0]);
+            let results = tables.iter().map(|kernels| {
+                let mut out = vec![f32::NAN; cols * rows];
+                let mut tile = OutTile::new(&mut out, cols, rows);
+                kernels.matmul_q8[t as usize].unwrap()(&w, x.rows(), &mut tile, &mut Vec::new());
+                out
+            });
+            let results: Vec<_> = results.collect();
+            for (table, out) in tables.iter().zip(&results) {
+                assert_same_bits(out, &results[0], &format!("{} {t} {cols} columns", table.name));
+            }
+        }
+    }
+}
+
 #[test]
 fn q8_survives_any_bytes_and_any_activations() {
     each_table(|kernels| {
@@ -350,8 +374,18 @@ fn bf16_rounds_to_nearest_even() {
     each_table(|kernels| {
         let Some(bf16) = &kernels.bf16 else { return };
         let mut random = Random(9);
-        let special =
-            [0.0, -0.0, 1.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 1.00390625, 1.01171875, 1e-38, -3e38];
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::MAX,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            1.0 + 1.0 / 256.0,
+            1.0 + 3.0 / 256.0,
+            1e-38,
+            -3e38,
+        ];
         for n in (0..40).chain([1000]) {
             let mut x: Vec<f32> = (0..n).map(|_| random.f32() * 2f32.powi(random.below(60) as i32 - 30)).collect();
             x.iter_mut().zip(special).for_each(|(x, s)| *x = s);

@@ -1,12 +1,13 @@
 //! Exponential, sigmoid and the normal distribution function, eight at a time.
 
+use crate::kernels::coefficients::{CDF_NEAR, CDF_TAIL, EXP, LN_2};
 use std::arch::x86_64::*;
 use std::f32::consts::LOG2_E;
 
 /// `e^x`, within 1 unit in the last place (0.94 is the worst for |x| > 0.01). NaN stays NaN.
 ///
-/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`; the Taylor polynomial of degree 7 in `r` is exact to 6e-9; `2ⁿ` is
-/// applied in two factors, so that results near both ends of the range come out.
+/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`; `2ⁿ` is applied in two factors, so that results near both ends of the range
+/// come out.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn exp(x: __m256) -> __m256 {
@@ -14,10 +15,9 @@ pub(super) fn exp(x: __m256) -> __m256 {
     let x = _mm256_max_ps(_mm256_set1_ps(-104.0), _mm256_min_ps(_mm256_set1_ps(89.0), x));
     let n =
         _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(LOG2_E)));
-    // ln 2 in two parts, the first with few enough bits that n · 355/512 is exact.
-    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(355.0 / 512.0), x);
-    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.121_944_4e-4), r);
-    let p = polynomial(r, [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
+    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN_2[0]), x);
+    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN_2[1]), r);
+    let p = polynomial(r, EXP);
 
     let n = _mm256_cvtps_epi32(n);
     let half = _mm256_srai_epi32::<1>(n);
@@ -50,13 +50,10 @@ pub(super) fn times_sigmoid(x: __m256, t: __m256) -> __m256 {
     _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0), e))
 }
 
-/// The normal distribution function `Φ(x) = (1 + erf(x / √2)) / 2`, within 7 units in the last place (6.7 is the worst for 1/16 < |x| < 14) down to
-/// x = −13, where results become subnormal.
+/// The normal distribution function `Φ(x) = (1 + erf(x / √2)) / 2`, within 7 units in the last place (6.7 is the worst
+/// for 1/16 < |x| < 14) down to x = −13, where results become subnormal.
 ///
-/// Near zero, `Φ(x) = 1/2 + x Q(x²)` with the Taylor polynomial of degree 7 for Q, exact to 3e-9. Beyond, with
-/// u = |x|, `Φ(−u) = e^(−u²/2) t P(t)`, `t = 1 / (1 + u/4)`: the form of Abramowitz and Stegun 7.1.26 without its loss
-/// of relative precision in the tail. P is the minimax polynomial of degree 9 of `Φ(−u) e^(u²/2) / t` on
-/// 0 ≤ u ≤ 14.5 (Remez), exact to 9e-9.
+/// One polynomial near zero, one with an exponential beyond; see [`CDF_NEAR`] and [`CDF_TAIL`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn normal_cdf(x: __m256) -> __m256 {
@@ -78,32 +75,6 @@ pub(super) fn normal_cdf(x: __m256) -> __m256 {
     let far = _mm256_blendv_ps(_mm256_sub_ps(one, tail), tail, x);
     _mm256_blendv_ps(far, near, is_near)
 }
-
-/// `(−1)ⁿ / (√(2π) n! 2ⁿ (2n + 1))` for n = 7, …, 0.
-const CDF_NEAR: [f32; 8] = [
-    -4.122_667_4e-8,
-    6.659_693_7e-7,
-    -9.444_656e-6,
-    0.000_115_434_69,
-    -0.001_187_328_2,
-    0.009_973_557,
-    -0.066_490_38,
-    0.398_942_3,
-];
-
-/// P, the highest power first.
-const CDF_TAIL: [f32; 10] = [
-    0.016_892_35,
-    -0.064_536_89,
-    0.055_878_89,
-    0.022_611_58,
-    0.017_734_235,
-    0.083_851_435,
-    0.073_012_75,
-    0.095_287_87,
-    0.099_521_46,
-    0.099_746_33,
-];
 
 #[cfg(test)]
 mod tests {
