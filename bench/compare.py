@@ -283,8 +283,9 @@ def main():
         if len(engines) == 1:
             sys.exit("no peers: give --ik, --llama-bench, --llama-python or --peer")
         figures = measure(engines, works, args.rounds)
+    count = lambda n, thing: f"{n} {thing}{'' if n == 1 else 's'}"
     files = " and ".join(os.path.basename(f) for f in (args.model, args.mmproj) if f)
-    print(f"{files}, {args.threads} threads, {args.rounds} rounds; a ratio above 1 means that llava is faster.\n")
+    print(f"{files}, {count(args.threads, 'thread')}, {count(args.rounds, 'round')}; a ratio above 1 means that llava is faster.\n")
     print(table(figures, engines, works, args))
     if ours.machines:
         print("\n" + limits(ours.machines))
