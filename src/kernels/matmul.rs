@@ -7,8 +7,11 @@ use crate::weights::Linear;
 use half::bf16;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Rows that a thread takes at a time: what the widest kernels work on at once.
-const PANEL: usize = 32;
+/// The fewest rows that a thread takes at a time: what the widest kernels work on at once.
+const FEWEST_ROWS: usize = 32;
+/// The most. More rows share the copy that a kernel makes of the activations, and memory is read in longer runs; fewer
+/// are fairer to a thread that is held up.
+const MOST_ROWS: usize = 256;
 
 /// What activations are rounded to before they meet weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,8 @@ pub fn matmul(
         integer: bool,
         first_panel: usize,
     }
+    let all: usize = products.iter().map(|p| p.layer.weight.rows()).sum();
+    let panel = (all / (8 * team.threads())).next_multiple_of(FEWEST_ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
     let mut panels = 0;
     let mut parts = Vec::with_capacity(products.len());
     for p in products.iter_mut() {
@@ -113,13 +118,13 @@ pub fn matmul(
         assert_eq!(p.out.len(), n * p.layer.weight.rows(), "output");
         let integer = integer(p);
         parts.push(Part { layer: p.layer, out: Disjoint::new(p.out), integer, first_panel: panels });
-        panels += p.layer.weight.rows().div_ceil(PANEL);
+        panels += p.layer.weight.rows().div_ceil(panel);
     }
     team.run(panels, |worker, i| {
         let part = parts.iter().rev().find(|p| p.first_panel <= i).expect("the first part starts at panel 0");
         let weight = &part.layer.weight;
-        let start = (i - part.first_panel) * PANEL;
-        let rows = PANEL.min(weight.rows() - start);
+        let start = (i - part.first_panel) * panel;
+        let rows = panel.min(weight.rows() - start);
         // SAFETY: columns `start..start + rows` of every row of `out`; panels do not overlap, each runs once.
         let mut tile = unsafe { OutTile::from_raw(part.out.at(start), n, rows, weight.rows()) };
         let mut own = scratch.worker(worker);

@@ -97,6 +97,11 @@ impl<'a> OutTile<'a> {
         self.rows
     }
 
+    /// Elements from a column to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Adds `bias[r]` to every element `(c, r)`.
     pub fn add_bias(&mut self, bias: &[f32]) {
         assert_eq!(bias.len(), self.rows, "bias");

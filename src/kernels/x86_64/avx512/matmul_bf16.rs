@@ -1,9 +1,9 @@
 //! bf16 matmul with `vdpbf16ps`: weights of any type rounded to bf16, a lane of every vector is a weight row.
 //!
-//! As in [`super::panel`], weights are unpacked a chunk at a time into the L1 cache and all columns go by; running sums
-//! wait in the output. An output is one chain over `k` of pairs, each of which adds two products without rounding them
-//! and rounds the sum: within `k · 2⁻²⁴ · Σ |w x|` of the exact sum of the rounded values. Values below 2⁻¹²⁶ count as
-//! zero, as the instruction has it.
+//! As in [`super::panel`], weights are unpacked a chunk at a time into the L1 cache and all columns go by; the columns'
+//! chunks and the running sums lie side by side meanwhile. An output is one chain over `k` of pairs, each of which adds
+//! two products without rounding them and rounds the sum: within `k · 2⁻²⁴ · Σ |w x|` of the exact sum of the rounded
+//! values. Values below 2⁻¹²⁶ count as zero, as the instruction has it.
 
 use super::matmul_q8::mask;
 use super::rows::{Rows, transpose};
@@ -16,8 +16,10 @@ use std::arch::x86_64::*;
 const CHUNK: usize = 256;
 /// Sixteens of rows that share a pass over the columns.
 const R: usize = 2;
+/// Columns in a pass over the weights: their chunks stay in the L2 cache.
+const COLUMNS: usize = 640;
 
-/// Memory for a chunk, aligned.
+/// A chunk of 32 rows.
 #[repr(C, align(64))]
 struct Chunk {
     /// Two values of each row, the rows side by side: `[R, CHUNK / 2, 16 rows, 2]`.
@@ -27,6 +29,13 @@ struct Chunk {
     /// One row.
     row: [f32; CHUNK],
 }
+
+/// A chunk of a column, and a cache line more, so that columns do not lie a power of two apart.
+#[repr(C, align(64))]
+struct Column([bf16; CHUNK + 32]);
+
+/// Running sums of a column and 32 rows.
+type Sums = [f32; 16 * R];
 
 /// Rounds to bf16, nearest even.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -57,41 +66,55 @@ pub(super) fn matmul(
     let row_bytes = t.row_bytes(k).expect("whole blocks in a row");
     assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
     assert_eq!(Some(x.len()), out.cols().checked_mul(k), "activations for the tile");
-    let needed = size_of::<Chunk>() / 4 + 16;
+    let width = out.cols().min(COLUMNS);
+    let (chunk, column, sum) = (size_of::<Chunk>() / 4, size_of::<Column>() / 4, 16 * R);
+    let needed = 16 + chunk + width * column + out.rows().div_ceil(16 * R) * width * sum;
     if scratch.len() < needed {
         scratch.resize(needed, 0.0);
     }
     let skip = scratch.as_ptr().align_offset(64);
     assert!(skip < 16, "an aligned start");
-    // SAFETY: aligned, and inside `scratch`, by the lines above; any bits are a `Chunk`.
-    let chunk: &mut Chunk = unsafe { &mut *scratch.as_mut_ptr().add(skip).cast() };
+    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Chunk`, a `Column`
+    // and `Sums`.
+    let (chunk, columns, sums) = unsafe {
+        let at = scratch.as_mut_ptr().add(skip);
+        (&mut *at.cast::<Chunk>(), at.add(chunk).cast::<Column>(), at.add(chunk + width * column).cast::<Sums>())
+    };
 
-    for first in (0..out.rows()).step_by(16 * R) {
-        let rows = (16 * R).min(out.rows() - first);
+    for c in (0..out.cols()).step_by(COLUMNS) {
+        let width = COLUMNS.min(out.cols() - c);
         for at in (0..k).step_by(CHUNK) {
             let len = CHUNK.min(k - at);
-            let bytes = |r: usize| {
-                let start = r * row_bytes + at / t.block_len() * t.block_bytes();
-                &w[start..start + len / t.block_len() * t.block_bytes()]
-            };
-            for p in 0..rows.div_ceil(16) {
-                chunk.fill(p, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
+            for i in 0..width {
+                // SAFETY: one of the columns that `scratch` has room for.
+                let column = unsafe { &mut (*columns.add(i)).0 };
+                column[..len].copy_from_slice(&x[(c + i) * k + at..][..len]);
+                // Beside the last value of an odd row.
+                column[len] = bf16::ZERO;
             }
-            let lanes = [rows.min(16), rows.saturating_sub(16)];
-            let mut c = 0;
-            // SAFETY: columns stay below `out.cols()`, and rows are those of the tile; `x` has `k` values in each.
-            unsafe {
-                while c + 12 <= out.cols() {
-                    tile::<12>(chunk, x, c, at, len, k, first, lanes, out);
-                    c += 12;
+            for first in (0..out.rows()).step_by(16 * R) {
+                let rows = (16 * R).min(out.rows() - first);
+                let bytes = |r: usize| {
+                    let start = r * row_bytes + at / t.block_len() * t.block_bytes();
+                    &w[start..start + len / t.block_len() * t.block_bytes()]
+                };
+                for p in 0..rows.div_ceil(16) {
+                    chunk.fill(p, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
                 }
-                while c + 4 <= out.cols() {
-                    tile::<4>(chunk, x, c, at, len, k, first, lanes, out);
-                    c += 4;
-                }
-                while c < out.cols() {
-                    tile::<1>(chunk, x, c, at, len, k, first, lanes, out);
-                    c += 1;
+                // SAFETY: `width` columns are filled, as many `Sums` are there for each 32 rows, and the rows and
+                // columns are those of the tile.
+                unsafe {
+                    let pass = Pass {
+                        panels: &chunk.panels,
+                        columns,
+                        sums: sums.add(first / (16 * R) * width),
+                        width,
+                        len,
+                        first: at == 0,
+                        out: (at + len == k).then(|| (out.at(c, first), out.stride())),
+                        lanes: [rows.min(16), rows.saturating_sub(16)],
+                    };
+                    pass.run();
                 }
             }
         }
@@ -126,59 +149,88 @@ impl Chunk {
     }
 }
 
-/// Both panels by columns `c..c + C`; `len` values from `at` on.
-///
-/// # Safety
-/// The CPU has AVX-512 F, BW, VL and BF16; there are that many columns of `k` values, and the panels' `lanes` are rows
-/// `row..` of the tile.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const C: usize>(
-    chunk: &Chunk,
-    x: &[bf16],
-    c: usize,
-    at: usize,
+/// Both panels by all columns, a chunk of each.
+struct Pass<'a> {
+    panels: &'a [[[bf16; 32]; CHUNK / 2]; R],
+    columns: *const Column,
+    /// One for each column.
+    sums: *mut Sums,
+    width: usize,
+    /// Values in the chunk.
     len: usize,
-    k: usize,
-    row: usize,
+    /// Whether there are no sums yet.
+    first: bool,
+    /// Where the results go after the last chunk: that of the first row and column, and the distance of columns.
+    out: Option<(*mut f32, usize)>,
+    /// Rows of each panel.
     lanes: [usize; R],
-    out: &mut OutTile<'_>,
-) {
-    // SAFETY: the contract of this function.
-    unsafe {
-        let xs: [*const bf16; C] = std::array::from_fn(|i| x.as_ptr().add((c + i) * k + at));
-        let mut acc = [[_mm512_setzero_ps(); C]; R];
-        if at > 0 {
-            for r in (0..R).filter(|r| lanes[*r] > 0) {
+}
+
+impl Pass<'_> {
+    /// In tiles as large as the registers allow.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL and BF16; the panels and `width` columns hold `len` values; `sums` and `out` are
+    /// valid for all of them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn run(&self) {
+        let mut c = 0;
+        // SAFETY: the contract of this function; columns stay below `width`.
+        unsafe {
+            while c + 12 <= self.width {
+                self.tile::<12>(c);
+                c += 12;
+            }
+            while c + 4 <= self.width {
+                self.tile::<4>(c);
+                c += 4;
+            }
+            while c < self.width {
+                self.tile::<1>(c);
+                c += 1;
+            }
+        }
+    }
+
+    /// Columns `c..c + C`.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`]; there are that many columns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn tile<const C: usize>(&self, c: usize) {
+        // SAFETY: the contract of this function.
+        unsafe {
+            let x: &[Column; C] = &*self.columns.add(c).cast();
+            let sums: &mut [Sums; C] = &mut *self.sums.add(c).cast();
+            let mut acc = [[_mm512_setzero_ps(); C]; R];
+            if !self.first {
+                for r in 0..R {
+                    for i in 0..C {
+                        acc[r][i] = _mm512_load_ps(sums[i].as_ptr().add(16 * r));
+                    }
+                }
+            }
+            for p in 0..self.len.div_ceil(2) {
+                let w: [__m512bh; R] = std::array::from_fn(|r| load(&self.panels[r], p));
                 for i in 0..C {
-                    acc[r][i] = _mm512_maskz_loadu_ps(mask(lanes[r]), out.at(c + i, row + 16 * r));
+                    let pair = _mm512_set1_epi32(x[i].0.as_ptr().add(2 * p).cast::<i32>().read());
+                    let pair = std::mem::transmute::<__m512i, __m512bh>(pair);
+                    for r in 0..R {
+                        acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], pair);
+                    }
                 }
             }
-        }
-        for p in 0..len / 2 {
-            let w: [__m512bh; R] = std::array::from_fn(|r| load(&chunk.panels[r], p));
-            for i in 0..C {
-                let pair = _mm512_set1_epi32(xs[i].add(2 * p).cast::<i32>().read_unaligned());
-                let pair = std::mem::transmute::<__m512i, __m512bh>(pair);
-                for r in 0..R {
-                    acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], pair);
+            for r in 0..R {
+                for i in 0..C {
+                    match self.out {
+                        None => _mm512_store_ps(sums[i].as_mut_ptr().add(16 * r), acc[r][i]),
+                        Some((out, stride)) => {
+                            let out = out.wrapping_add((c + i) * stride + 16 * r);
+                            _mm512_mask_storeu_ps(out, mask(self.lanes[r]), acc[r][i]);
+                        }
+                    }
                 }
-            }
-        }
-        if len % 2 == 1 {
-            // The last value of an odd row, beside a zero.
-            let w: [__m512bh; R] = std::array::from_fn(|r| load(&chunk.panels[r], len / 2));
-            for i in 0..C {
-                let last = i32::from((*xs[i].add(len - 1)).to_bits());
-                let last = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(last));
-                for r in 0..R {
-                    acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], last);
-                }
-            }
-        }
-        for r in (0..R).filter(|r| lanes[*r] > 0) {
-            for i in 0..C {
-                _mm512_mask_storeu_ps(out.at(c + i, row + 16 * r), mask(lanes[r]), acc[r][i]);
             }
         }
     }

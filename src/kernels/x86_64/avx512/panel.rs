@@ -1,7 +1,8 @@
 //! Many columns: weights are unpacked a chunk at a time into the L1 cache, and all columns go by.
 //!
-//! A chunk is up to 32 rows by [`CHUNK`] values. Its running sums wait in the output between chunks, so nothing of a
-//! matrix is ever held unpacked but the chunk.
+//! A chunk is [`CHUNK`] values of a row. Those of the columns are copied side by side first, and running sums wait beside
+//! them between chunks: in the matrices themselves a column lies a power of two from the next, and so in the same few
+//! sets of every cache. Nothing of a weight matrix is ever held unpacked but 32 rows of a chunk.
 
 use super::matmul_q8::mask;
 use super::rows::{Rows, transpose};
@@ -15,6 +16,8 @@ const CHUNK: usize = 512;
 const R: usize = 2;
 /// Groups of 16 values in a chunk.
 const GROUPS: usize = CHUNK / 16;
+/// Columns in a pass over the weights: their chunks stay in the L2 cache.
+const COLUMNS: usize = 640;
 
 /// Sixteen rows of a chunk.
 #[repr(C, align(64))]
@@ -27,14 +30,18 @@ struct Panel {
     mins: [[f32; 16]; GROUPS],
 }
 
-/// What a column adds to a chunk besides its quants, for each of its groups.
-#[derive(Clone, Copy)]
+/// A chunk of a column.
+#[repr(C, align(64))]
 struct Column {
-    /// What the dots start from, which makes up for the offset of unsigned values; types with minima have none.
-    start: [i32; GROUPS],
-    /// Sums of the quantised values.
-    sums: [f32; GROUPS],
+    qs: [i8; CHUNK],
+    scales: [f32; CHUNK / 32],
+    /// For each group of the weights, what the column adds besides its quants: what the dots start from, which makes up
+    /// for the offset of unsigned weights, or if the type has minima, the bits of the f32 sum of the quants.
+    sums: [i32; GROUPS],
 }
+
+/// Running sums of a column and 32 rows.
+type Sums = [f32; 16 * R];
 
 /// Rows `first..first + count` of the tile, in panels of 16; two panels share a pass over the columns.
 ///
@@ -52,33 +59,61 @@ pub(super) unsafe fn multiply<B: Unpack>(
     out: &mut OutTile<'_>,
     scratch: &mut Vec<f32>,
 ) {
-    let needed = 2 * size_of::<Panel>() / 4 + 16;
+    let width = out.cols().min(COLUMNS);
+    let (panel, column, sum) = (size_of::<Panel>() / 4, size_of::<Column>() / 4, 16 * R);
+    let needed = 16 + R * panel + width * column + count.div_ceil(16 * R) * width * sum;
     if scratch.len() < needed {
         scratch.resize(needed, 0.0);
     }
     let skip = scratch.as_ptr().align_offset(64);
     assert!(skip < 16, "an aligned start");
-    // SAFETY: aligned, and inside `scratch`, by the lines above; any bits are a `Panel`.
-    let panels: &mut [Panel; 2] = unsafe { &mut *scratch.as_mut_ptr().add(skip).cast() };
-    for r in (0..count).step_by(32) {
-        let lanes = [(count - r).min(16), count.saturating_sub(r + 16).min(16)];
+    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Panel`, a `Column`
+    // and `Sums`.
+    let (panels, columns, sums) = unsafe {
+        let at = scratch.as_mut_ptr().add(skip);
+        (
+            &mut *at.cast::<[Panel; R]>(),
+            at.add(R * panel).cast::<Column>(),
+            at.add(R * panel + width * column).cast::<Sums>(),
+        )
+    };
+    for c in (0..out.cols()).step_by(COLUMNS) {
+        let width = COLUMNS.min(out.cols() - c);
         for at in (0..x.k).step_by(CHUNK) {
             let len = CHUNK.min(x.k - at);
             let bytes = at / B::LEN * size_of::<B>();
-            // SAFETY: 16 or 32 rows from `r` on, by the contract of this function; `len` is a multiple of the block.
-            unsafe {
-                // Without a second sixteen, its panel holds something old, and no lane of it is stored.
-                for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
-                    panel.unpack::<B>(Rows::new(w.add((r + 16 * i) * row_bytes), row_bytes).skip(bytes), len);
+            for i in 0..width {
+                // SAFETY: one of the columns that `scratch` has room for.
+                let column = unsafe { &mut *columns.add(i) };
+                column.fill(x, c + i, at, len, B::GROUP, if B::MINS { None } else { Some(B::OFFSET) });
+            }
+            for r in (0..count).step_by(16 * R) {
+                let lanes = [(count - r).min(16), count.saturating_sub(r + 16).min(16)];
+                // SAFETY: 16 or 32 rows from `r` on, by the contract of this function; `len` is a multiple of the block;
+                // `width` columns are filled, and as many `Sums` are there for each 32 rows.
+                unsafe {
+                    // Without a second sixteen, its panel holds something old, and no lane of it is stored.
+                    for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
+                        panel.unpack::<B>(Rows::new(w.add((r + 16 * i) * row_bytes), row_bytes).skip(bytes), len);
+                    }
+                    let pass = Pass {
+                        panels,
+                        columns,
+                        sums: sums.add(r / (16 * R) * width),
+                        width,
+                        len,
+                        first: at == 0,
+                        out: (at + len == x.k).then(|| (out.at(c, first + r), out.stride())),
+                        lanes,
+                    };
+                    // Few kinds of block, many types: tiles are compiled once for each kind.
+                    match (B::GROUP, B::MINS) {
+                        (32, false) => pass.run::<32, false>(),
+                        (32, true) => pass.run::<32, true>(),
+                        (_, false) => pass.run::<16, false>(),
+                        (_, true) => pass.run::<16, true>(),
+                    }
                 }
-                // Few kinds of block, many types: the tiles are compiled once for each kind.
-                let columns = match (B::GROUP, B::MINS) {
-                    (32, false) => columns::<32, false>,
-                    (32, true) => columns::<32, true>,
-                    (_, false) => columns::<16, false>,
-                    (_, true) => columns::<16, true>,
-                };
-                columns(panels, B::OFFSET, x, at, len, first + r, lanes, out);
             }
         }
     }
@@ -118,151 +153,159 @@ impl Panel {
     }
 }
 
-/// All columns by a chunk of both panels, in tiles as large as the registers allow.
-///
-/// # Safety
-/// As for [`multiply`]; `len` values from `at` on are in the panels, in groups of `GROUP`, and rows `row..row + lanes` of
-/// the tile are theirs.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn columns<const GROUP: usize, const MINS: bool>(
-    panels: &[Panel; 2],
-    offset: i32,
-    x: Q8Rows<'_>,
-    at: usize,
-    len: usize,
-    row: usize,
-    lanes: [usize; 2],
-    out: &mut OutTile<'_>,
-) {
-    let mut c = 0;
-    // SAFETY: the contract of this function; columns stay below `out.cols()`.
-    unsafe {
-        // Groups of 16 need registers for two dots.
-        while GROUP == 32 && c + 6 <= out.cols() {
-            tile::<GROUP, MINS, 6>(panels, offset, x, c, at, len, row, lanes, out);
-            c += 6;
-        }
-        while c + 4 <= out.cols() {
-            tile::<GROUP, MINS, 4>(panels, offset, x, c, at, len, row, lanes, out);
-            c += 4;
-        }
-        if c + 2 <= out.cols() {
-            tile::<GROUP, MINS, 2>(panels, offset, x, c, at, len, row, lanes, out);
-            c += 2;
-        }
-        if c < out.cols() {
-            tile::<GROUP, MINS, 1>(panels, offset, x, c, at, len, row, lanes, out);
+impl Column {
+    /// Values `at..at + len` of column `c`, for weights in groups of `group` with an offset or, without one, minima.
+    #[inline]
+    fn fill(&mut self, x: Q8Rows<'_>, c: usize, at: usize, len: usize, group: usize, offset: Option<i32>) {
+        let from = c * x.k + at;
+        self.qs[..len].copy_from_slice(&x.qs[from..][..len]);
+        self.scales[..len / 32].copy_from_slice(&x.scales[from / 32..][..len / 32]);
+        let halves = &x.sums[from / 16..][..len / 16];
+        let kept = |sum: i32| offset.map_or((sum as f32).to_bits() as i32, |offset| -offset * sum);
+        if group == 16 {
+            self.sums.iter_mut().zip(halves).for_each(|(out, &sum)| *out = kept(sum.into()));
+        } else {
+            let pairs = halves.chunks_exact(2).map(|pair| i32::from(pair[0]) + i32::from(pair[1]));
+            self.sums.iter_mut().zip(pairs).for_each(|(out, sum)| *out = kept(sum));
         }
     }
 }
 
-/// Both panels by columns `c..c + C`.
-///
-/// # Safety
-/// As for [`columns`]; there are that many columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tile<const GROUP: usize, const MINS: bool, const C: usize>(
-    panels: &[Panel; 2],
-    offset: i32,
-    x: Q8Rows<'_>,
-    c: usize,
-    at: usize,
+/// Both panels by all columns, a chunk of each.
+struct Pass<'a> {
+    panels: &'a [Panel; R],
+    columns: *const Column,
+    /// One for each column.
+    sums: *mut Sums,
+    width: usize,
+    /// Values in the chunk.
     len: usize,
-    row: usize,
-    lanes: [usize; 2],
-    out: &mut OutTile<'_>,
-) {
-    // SAFETY: the contract of this function.
-    unsafe {
-        let mut side = [Column { start: [0; GROUPS], sums: [0.0; GROUPS] }; C];
-        for (i, side) in side.iter_mut().enumerate() {
-            side.fill::<GROUP>(offset, x.sums.as_ptr().add(((c + i) * x.k + at) / 16), len / 16);
-        }
-        let qs: [*const i8; C] = std::array::from_fn(|i| x.qs.as_ptr().add((c + i) * x.k + at));
-        let sx: [*const f32; C] = std::array::from_fn(|i| x.scales.as_ptr().add(((c + i) * x.k + at) / 32));
-        let mut acc = [[_mm512_setzero_ps(); C]; R];
-        if at > 0 {
-            for r in (0..R).filter(|r| lanes[*r] > 0) {
-                for i in 0..C {
-                    acc[r][i] = _mm512_maskz_loadu_ps(mask(lanes[r]), out.at(c + i, row + 16 * r));
-                }
+    /// Whether there are no sums yet.
+    first: bool,
+    /// Where the results go after the last chunk: that of the first row and column, and the distance of columns.
+    out: Option<(*mut f32, usize)>,
+    /// Rows of each panel.
+    lanes: [usize; R],
+}
+
+impl Pass<'_> {
+    /// In tiles as large as the registers allow.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL and VNNI; the panels and `width` columns hold `len` values, in groups of `GROUP`;
+    /// `sums` and `out` are valid for all of them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn run<const GROUP: usize, const MINS: bool>(&self) {
+        let mut c = 0;
+        // SAFETY: the contract of this function; columns stay below `width`.
+        unsafe {
+            // Groups of 16 need registers for two dots.
+            while GROUP == 32 && c + 6 <= self.width {
+                self.tile::<GROUP, MINS, 6>(c);
+                c += 6;
+            }
+            while c + 4 <= self.width {
+                self.tile::<GROUP, MINS, 4>(c);
+                c += 4;
+            }
+            if c + 2 <= self.width {
+                self.tile::<GROUP, MINS, 2>(c);
+                c += 2;
+            }
+            if c < self.width {
+                self.tile::<GROUP, MINS, 1>(c);
             }
         }
-        let per_block = 32 / GROUP;
-        for b in 0..len / 32 {
-            let mut t = [[_mm512_setzero_ps(); C]; R];
-            for h in 0..per_block {
-                let g = b * per_block + h;
-                let mut dots = [[_mm512_setzero_si512(); C]; R];
-                if !MINS {
+    }
+
+    /// Columns `c..c + C`.
+    ///
+    /// # Safety
+    /// As for [`Pass::run`]; there are that many columns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn tile<const GROUP: usize, const MINS: bool, const C: usize>(&self, c: usize) {
+        let panels = self.panels;
+        // SAFETY: the contract of this function.
+        unsafe {
+            let x: &[Column; C] = &*self.columns.add(c).cast();
+            let sums: &mut [Sums; C] = &mut *self.sums.add(c).cast();
+            let mut acc = [[_mm512_setzero_ps(); C]; R];
+            if !self.first {
+                for r in 0..R {
                     for i in 0..C {
-                        let start = _mm512_set1_epi32(side[i].start[g]);
-                        for r in 0..R {
-                            dots[r][i] = start;
-                        }
+                        acc[r][i] = _mm512_load_ps(sums[i].as_ptr().add(16 * r));
                     }
                 }
-                for k in 0..GROUP / 4 {
-                    let k = g * (GROUP / 4) + k;
-                    let w: [__m512i; R] =
-                        std::array::from_fn(|r| _mm512_load_si512(panels[r].values.as_ptr().add(k).cast()));
-                    for i in 0..C {
-                        let x = _mm512_set1_epi32(qs[i].add(4 * k).cast::<i32>().read_unaligned());
-                        for r in 0..R {
-                            dots[r][i] = _mm512_dpbusd_epi32(dots[r][i], w[r], x);
+            }
+            let per_block = 32 / GROUP;
+            for b in 0..self.len / 32 {
+                let mut t = [[_mm512_setzero_ps(); C]; R];
+                for h in 0..per_block {
+                    let g = b * per_block + h;
+                    let mut dots = [[_mm512_setzero_si512(); C]; R];
+                    if !MINS {
+                        for i in 0..C {
+                            let start = _mm512_set1_epi32(*x[i].sums.as_ptr().add(g));
+                            for r in 0..R {
+                                dots[r][i] = start;
+                            }
+                        }
+                    }
+                    for k in 0..GROUP / 4 {
+                        let k = g * (GROUP / 4) + k;
+                        let w: [__m512i; R] =
+                            std::array::from_fn(|r| _mm512_load_si512(panels[r].values.as_ptr().add(k).cast()));
+                        for i in 0..C {
+                            let x = _mm512_set1_epi32(x[i].qs.as_ptr().add(4 * k).cast::<i32>().read());
+                            for r in 0..R {
+                                dots[r][i] = _mm512_dpbusd_epi32(dots[r][i], w[r], x);
+                            }
+                        }
+                    }
+                    for r in 0..R {
+                        let scale = _mm512_load_ps(panels[r].scales.as_ptr().add(g).cast());
+                        for i in 0..C {
+                            let dot = _mm512_cvtepi32_ps(dots[r][i]);
+                            t[r][i] =
+                                if h == 0 { _mm512_mul_ps(dot, scale) } else { _mm512_fmadd_ps(dot, scale, t[r][i]) };
                         }
                     }
                 }
                 for r in 0..R {
-                    let scale = _mm512_load_ps(panels[r].scales.as_ptr().add(g).cast());
+                    if MINS {
+                        for h in 0..per_block {
+                            let g = b * per_block + h;
+                            let min = _mm512_load_ps(panels[r].mins.as_ptr().add(g).cast());
+                            for i in 0..C {
+                                let sum = f32::from_bits(*x[i].sums.as_ptr().add(g) as u32);
+                                t[r][i] = _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), t[r][i]);
+                            }
+                        }
+                    }
                     for i in 0..C {
-                        let dot = _mm512_cvtepi32_ps(dots[r][i]);
-                        t[r][i] = if h == 0 { _mm512_mul_ps(dot, scale) } else { _mm512_fmadd_ps(dot, scale, t[r][i]) };
+                        let scale = _mm512_set1_ps(*x[i].scales.as_ptr().add(b));
+                        acc[r][i] = _mm512_fmadd_ps(t[r][i], scale, acc[r][i]);
                     }
                 }
             }
-            for r in 0..R {
-                if MINS {
-                    for h in 0..per_block {
-                        let g = b * per_block + h;
-                        let min = _mm512_load_ps(panels[r].mins.as_ptr().add(g).cast());
+            match self.out {
+                None => {
+                    for r in 0..R {
                         for i in 0..C {
-                            t[r][i] = _mm512_fnmadd_ps(min, _mm512_set1_ps(side[i].sums[g]), t[r][i]);
+                            _mm512_store_ps(sums[i].as_mut_ptr().add(16 * r), acc[r][i]);
                         }
                     }
                 }
-                for i in 0..C {
-                    acc[r][i] = _mm512_fmadd_ps(t[r][i], _mm512_set1_ps(*sx[i].add(b)), acc[r][i]);
+                Some((out, stride)) => {
+                    for r in 0..R {
+                        for i in 0..C {
+                            let out = out.wrapping_add((c + i) * stride + 16 * r);
+                            _mm512_mask_storeu_ps(out, mask(self.lanes[r]), acc[r][i]);
+                        }
+                    }
                 }
             }
-        }
-        for r in (0..R).filter(|r| lanes[*r] > 0) {
-            for i in 0..C {
-                _mm512_mask_storeu_ps(out.at(c + i, row + 16 * r), mask(lanes[r]), acc[r][i]);
-            }
-        }
-    }
-}
-
-impl Column {
-    /// From `halves` sums of 16 values.
-    ///
-    /// # Safety
-    /// The CPU has AVX-512 F and BW; they are there to read, at most [`GROUPS`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn fill<const GROUP: usize>(&mut self, offset: i32, sums: *const i16, halves: usize) {
-        for g in 0..halves / (GROUP / 16) {
-            // SAFETY: the contract of this function.
-            let sum = unsafe {
-                match GROUP {
-                    16 => i32::from(*sums.add(g)),
-                    _ => i32::from(*sums.add(2 * g)) + i32::from(*sums.add(2 * g + 1)),
-                }
-            };
-            self.start[g] = -offset * sum;
-            self.sums[g] = sum as f32;
         }
     }
 }
