@@ -1,6 +1,6 @@
 //! Matrix products over the pool: activations packed once, weights taken in panels of rows.
 
-use super::{Kernels, OutTile, Q8_BLOCK, Q8Rows};
+use super::{Bf16Columns, Bf16Kernels, Kernels, OutTile, Q8_BLOCK, Q8Rows};
 use crate::quant::BlockType;
 use crate::threads::{Disjoint, Team};
 use crate::weights::Linear;
@@ -39,7 +39,7 @@ pub struct Scratch {
     qs: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i16>,
-    /// Activations in bf16, `[n, k]`.
+    /// Activations in bf16, see [`Bf16Columns`].
     halves: Vec<bf16>,
     /// Keys and values of a tile, see [`pack_pages`](super::attention::pack_pages).
     pub pages: Vec<f32>,
@@ -73,6 +73,22 @@ impl Scratch {
             (kernels.quantize_q8)(&x[i * k..(i + 1) * k], qs, scales, sums);
         });
     }
+
+    /// Rounds `x`, `[n, k]`, to bf16.
+    fn round(&mut self, kernels: &Bf16Kernels, team: &mut Team<'_>, x: &[f32], n: usize, k: usize) {
+        self.halves.resize(Bf16Columns::len(n, k), bf16::ZERO);
+        let halves = Disjoint::new(&mut self.halves);
+        team.run(n, |_, c| {
+            let x = &x[c * k..][..k];
+            for (start, values) in Bf16Columns::places(c, n, k) {
+                // SAFETY: every chunk runs once, and these places are only its own.
+                let out = unsafe { halves.slice(start, values.len() + 1) };
+                let (out, zero) = out.split_at_mut(values.len());
+                (kernels.round)(&x[values], out);
+                zero.fill(bf16::ZERO);
+            }
+        });
+    }
 }
 
 /// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
@@ -96,8 +112,7 @@ pub fn matmul(
         scratch.quantize(kernels, team, x, k);
     }
     if let Some(bf16) = bf16 {
-        scratch.halves.resize(x.len(), bf16::ZERO);
-        team.for_rows(&mut scratch.halves, k, |_, i, out| (bf16.round)(&x[i * k..][..k], out));
+        scratch.round(bf16, team, x, n, k);
     }
     let scratch = &*scratch;
     let packed = Q8Rows { qs: &scratch.qs, scales: &scratch.scales, sums: &scratch.sums, k };
@@ -132,7 +147,8 @@ pub fn matmul(
         match (kernels.matmul_q8[kind], bf16) {
             (Some(run), _) if part.integer => run(bytes, packed, &mut tile, &mut own),
             (_, Some(bf16)) if weight.block_type() != BlockType::F32 => {
-                (bf16.matmul)(weight.block_type(), bytes, &scratch.halves, k, &mut tile, &mut own);
+                let x = Bf16Columns::new(&scratch.halves, n, k);
+                (bf16.matmul)(weight.block_type(), bytes, x, &mut tile, &mut own);
             }
             _ => (kernels.matmul_f32[kind])(bytes, x, k, &mut tile, &mut own),
         }

@@ -60,6 +60,45 @@ impl<'a> Q8Rows<'a> {
     }
 }
 
+/// Activations `[cols, k]` in bf16, ready for [`MatmulBf16`]: `[chunks of k, cols, Bf16Columns::STRIDE]`. A chunk of a
+/// column and its neighbours' lie side by side, and not a power of two apart as columns often do, which would put them
+/// into the same few sets of every cache.
+#[derive(Clone, Copy)]
+pub struct Bf16Columns<'a> {
+    values: &'a [bf16],
+    cols: usize,
+    k: usize,
+}
+
+impl<'a> Bf16Columns<'a> {
+    /// Values of a column in a chunk, whole blocks of any type.
+    pub const CHUNK: usize = 256;
+    /// Elements from a column of a chunk to the next. At least one zero follows the values of every chunk.
+    pub const STRIDE: usize = Self::CHUNK + 32;
+
+    /// Elements that `cols` columns of `k` values take.
+    pub fn len(cols: usize, k: usize) -> usize {
+        k.div_ceil(Self::CHUNK) * cols * Self::STRIDE
+    }
+
+    /// Of what was written by [`Bf16Columns::places`] of every column.
+    pub fn new(values: &'a [bf16], cols: usize, k: usize) -> Self {
+        assert_eq!(values.len(), Self::len(cols, k), "activations");
+        Self { values, cols, k }
+    }
+
+    /// For each chunk of column `c`: where it begins, and which values it has.
+    pub fn places(c: usize, cols: usize, k: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+        let starts = (0..k).step_by(Self::CHUNK).enumerate();
+        starts.map(move |(i, at)| ((i * cols + c) * Self::STRIDE, at..k.min(at + Self::CHUNK)))
+    }
+
+    /// Columns `c..c + n` of the chunk that begins at value `at`.
+    fn chunk(&self, at: usize, c: usize, n: usize) -> &'a [bf16] {
+        &self.values[(at / Self::CHUNK * self.cols + c) * Self::STRIDE..][..n * Self::STRIDE]
+    }
+}
+
 /// Where a matmul writes: `cols` rows of `rows` values, `stride` apart; element `(c, r)` is at `c · stride + r`.
 ///
 /// A tile is a window of a `[cols, stride]` matrix, so several workers can fill disjoint windows of one matrix.
@@ -157,9 +196,9 @@ pub struct Bf16Kernels {
     pub matmul: MatmulBf16,
 }
 
-/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the activations
-/// `[cols, k]`, `k`, where to write, scratch.
-pub type MatmulBf16 = fn(BlockType, &[u8], &[bf16], usize, &mut OutTile<'_>, &mut Vec<f32>);
+/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the activations,
+/// where to write, scratch.
+pub type MatmulBf16 = fn(BlockType, &[u8], Bf16Columns<'_>, &mut OutTile<'_>, &mut Vec<f32>);
 
 /// See [`Kernels::quantize_q8`].
 pub type QuantizeQ8 = fn(&[f32], &mut [i8], &mut [f32], &mut [i16]);

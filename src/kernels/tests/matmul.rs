@@ -1,7 +1,7 @@
 //! Both matmuls against exact sums in f64.
 
 use super::{Activations, Random, assert_same_bits, each_table};
-use crate::kernels::{OutTile, Q8Rows};
+use crate::kernels::{Bf16Columns, OutTile, Q8Rows};
 use crate::quant::iq4::IQ4_NL;
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -317,6 +317,18 @@ fn bf16_case(t: BlockType, rows: usize, cols: usize, k: usize, random: &mut Rand
     (w, values.into_iter().map(|w| bf16::from_f32(w).to_f32()).collect(), x)
 }
 
+/// `x`, `[cols, k]`, as the kernels take it.
+fn bf16_columns(x: &[bf16], cols: usize, k: usize) -> Vec<bf16> {
+    let mut packed = vec![bf16::NAN; Bf16Columns::len(cols, k)];
+    for c in 0..cols {
+        for (start, values) in Bf16Columns::places(c, cols, k) {
+            packed[start + values.len()] = bf16::ZERO;
+            packed[start..][..values.len()].copy_from_slice(&x[c * k..][values]);
+        }
+    }
+    packed
+}
+
 #[test]
 fn bf16_is_within_the_bound_of_a_sum_of_k_products() {
     each_table(|kernels| {
@@ -329,7 +341,9 @@ fn bf16_is_within_the_bound_of_a_sum_of_k_products() {
                 let (rows, cols) = (37, 17);
                 let (w, values, x) = bf16_case(t, rows, cols, k, &mut random);
                 let mut out = vec![f32::NAN; cols * rows];
-                (bf16.matmul)(t, &w, &x, k, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
+                let packed = bf16_columns(&x, cols, k);
+                let columns = Bf16Columns::new(&packed, cols, k);
+                (bf16.matmul)(t, &w, columns, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
                 for c in 0..cols {
                     for r in 0..rows {
                         let products = values[r * k..][..k].iter().zip(&x[c * k..]);
@@ -356,11 +370,15 @@ fn bf16_gives_the_same_bits_for_any_number_of_rows_and_columns() {
             let (k, most_rows, most_cols) = (320, 40, 30);
             let (w, _, x) = bf16_case(t, most_rows, most_cols, k, &mut Random(8));
             let mut all = vec![f32::NAN; most_cols * most_rows];
-            (bf16.matmul)(t, &w, &x, k, &mut OutTile::new(&mut all, most_cols, most_rows), &mut Vec::new());
+            let packed = bf16_columns(&x, most_cols, k);
+            let columns = Bf16Columns::new(&packed, most_cols, k);
+            (bf16.matmul)(t, &w, columns, &mut OutTile::new(&mut all, most_cols, most_rows), &mut Vec::new());
             for (rows, cols) in [(1, 1), (15, 2), (16, 3), (17, 11), (33, 13), (39, 29)] {
                 let mut out = vec![f32::NAN; cols * rows];
                 let bytes = &w[..rows * t.row_bytes(k).unwrap()];
-                (bf16.matmul)(t, bytes, &x[..cols * k], k, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
+                let packed = bf16_columns(&x[..cols * k], cols, k);
+                let columns = Bf16Columns::new(&packed, cols, k);
+                (bf16.matmul)(t, bytes, columns, &mut OutTile::new(&mut out, cols, rows), &mut Vec::new());
                 for c in 0..cols {
                     assert_same_bits(&out[c * rows..][..rows], &all[c * most_rows..][..rows], &format!("{t} {rows}"));
                 }

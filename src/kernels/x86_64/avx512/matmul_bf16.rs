@@ -1,19 +1,19 @@
 //! bf16 matmul with `vdpbf16ps`: weights of any type rounded to bf16, a lane of every vector is a weight row.
 //!
-//! As in [`super::panel`], weights are unpacked a chunk at a time into the L1 cache and all columns go by; the columns'
-//! chunks and the running sums lie side by side meanwhile. An output is one chain over `k` of pairs, each of which adds
+//! As in [`super::panel`], weights are unpacked a chunk at a time into the L1 cache and all columns go by; the running
+//! sums lie side by side meanwhile. An output is one chain over `k` of pairs, each of which adds
 //! two products without rounding them and rounds the sum: within `k · 2⁻²⁴ · Σ |w x|` of the exact sum of the rounded
 //! values. Values below 2⁻¹²⁶ count as zero, as the instruction has it.
 
 use super::matmul_q8::mask;
 use super::rows::{Rows, transpose};
-use crate::kernels::{Dequantize, OutTile};
+use crate::kernels::{Bf16Columns, Dequantize, OutTile};
 use crate::quant::BlockType;
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// Values of a row in a chunk, whole blocks of any type: with 32 rows, 16 KiB.
-const CHUNK: usize = 256;
+/// Values of a row in a chunk: with 32 rows, 16 KiB.
+const CHUNK: usize = Bf16Columns::CHUNK;
 /// Sixteens of rows that share a pass over the columns.
 const R: usize = 2;
 /// Columns in a pass over the weights: their chunks stay in the L2 cache.
@@ -30,9 +30,8 @@ struct Chunk {
     row: [f32; CHUNK],
 }
 
-/// A chunk of a column, and a cache line more, so that columns do not lie a power of two apart.
-#[repr(C, align(64))]
-struct Column([bf16; CHUNK + 32]);
+/// A chunk of a column.
+type Column = [bf16; Bf16Columns::STRIDE];
 
 /// Running sums of a column and 32 rows.
 type Sums = [f32; 16 * R];
@@ -52,46 +51,40 @@ pub(super) fn round(x: &[f32], out: &mut [bf16]) {
     }
 }
 
-/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`; `x` is `[cols, k]`, `dequantize` is that of the weights' type `t`.
+/// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`; `dequantize` is that of the weights' type `t`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn matmul(
     t: BlockType,
     dequantize: Dequantize,
     w: &[u8],
-    x: &[bf16],
-    k: usize,
+    x: Bf16Columns<'_>,
     out: &mut OutTile<'_>,
     scratch: &mut Vec<f32>,
 ) {
+    let k = x.k;
     let row_bytes = t.row_bytes(k).expect("whole blocks in a row");
     assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
-    assert_eq!(Some(x.len()), out.cols().checked_mul(k), "activations for the tile");
+    assert_eq!(x.cols, out.cols(), "activations for the tile");
     let width = out.cols().min(COLUMNS);
-    let (chunk, column, sum) = (size_of::<Chunk>() / 4, size_of::<Column>() / 4, 16 * R);
-    let needed = 16 + chunk + width * column + out.rows().div_ceil(16 * R) * width * sum;
+    let (chunk, sum) = (size_of::<Chunk>() / 4, 16 * R);
+    let needed = 16 + chunk + out.rows().div_ceil(16 * R) * width * sum;
     if scratch.len() < needed {
         scratch.resize(needed, 0.0);
     }
     let skip = scratch.as_ptr().align_offset(64);
     assert!(skip < 16, "an aligned start");
-    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Chunk`, a `Column`
-    // and `Sums`.
-    let (chunk, columns, sums) = unsafe {
+    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Chunk` and
+    // `Sums`.
+    let (chunk, sums) = unsafe {
         let at = scratch.as_mut_ptr().add(skip);
-        (&mut *at.cast::<Chunk>(), at.add(chunk).cast::<Column>(), at.add(chunk + width * column).cast::<Sums>())
+        (&mut *at.cast::<Chunk>(), at.add(chunk).cast::<Sums>())
     };
 
     for c in (0..out.cols()).step_by(COLUMNS) {
         let width = COLUMNS.min(out.cols() - c);
         for at in (0..k).step_by(CHUNK) {
             let len = CHUNK.min(k - at);
-            for i in 0..width {
-                // SAFETY: one of the columns that `scratch` has room for.
-                let column = unsafe { &mut (*columns.add(i)).0 };
-                column[..len].copy_from_slice(&x[(c + i) * k + at..][..len]);
-                // Beside the last value of an odd row.
-                column[len] = bf16::ZERO;
-            }
+            let columns = x.chunk(at, c, width).as_chunks().0;
             for first in (0..out.rows()).step_by(16 * R) {
                 let rows = (16 * R).min(out.rows() - first);
                 let bytes = |r: usize| {
@@ -99,16 +92,14 @@ pub(super) fn matmul(
                     &w[start..start + len / t.block_len() * t.block_bytes()]
                 };
                 for p in 0..rows.div_ceil(16) {
-                    chunk.fill(p, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
+                    chunk.fill(p, t, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
                 }
-                // SAFETY: `width` columns are filled, as many `Sums` are there for each 32 rows, and the rows and
-                // columns are those of the tile.
+                // SAFETY: as many `Sums` as columns are there for each 32 rows; rows and columns are those of the tile.
                 unsafe {
                     let pass = Pass {
                         panels: &chunk.panels,
                         columns,
                         sums: sums.add(first / (16 * R) * width),
-                        width,
                         len,
                         first: at == 0,
                         out: (at + len == k).then(|| (out.at(c, first), out.stride())),
@@ -122,19 +113,32 @@ pub(super) fn matmul(
 }
 
 impl Chunk {
-    /// Panel `p` from the bytes of 16 rows of `len` values; rows that are not there become zeros.
+    /// Panel `p` from `len` values of 16 rows of type `t`; rows that are not there become zeros.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn fill<'w>(&mut self, p: usize, len: usize, dequantize: Dequantize, bytes: impl Fn(usize) -> Option<&'w [u8]>) {
+    fn fill<'w>(
+        &mut self,
+        p: usize,
+        t: BlockType,
+        len: usize,
+        dequantize: Dequantize,
+        bytes: impl Fn(usize) -> Option<&'w [u8]>,
+    ) {
         let padded = len.next_multiple_of(8);
+        let halves = matches!(t, BlockType::F16 | BlockType::BF16);
         for r in 0..16 {
+            let row = &mut self.rows[r][..padded];
+            row[len..].fill(bf16::ZERO);
             match bytes(r) {
+                None => row.fill(bf16::ZERO),
+                // SAFETY: `row` is longer than the `len` values of two bytes, which any bits are.
+                Some(bytes) if halves => unsafe {
+                    bytes.as_ptr().copy_to_nonoverlapping(row.as_mut_ptr().cast(), bytes.len());
+                },
                 Some(bytes) => {
                     dequantize(bytes, &mut self.row[..len]);
-                    round(&self.row[..len], &mut self.rows[r][..len]);
-                    self.rows[r][len..padded].fill(bf16::ZERO);
+                    round(&self.row[..len], &mut row[..len]);
                 }
-                None => self.rows[r][..padded].fill(bf16::ZERO),
             }
         }
         // SAFETY: `rows` holds 16 rows of CHUNK values, a multiple of 8 and no less than `padded`.
@@ -142,6 +146,7 @@ impl Chunk {
             let rows = Rows::new(self.rows.as_ptr().cast(), 2 * CHUNK);
             for i in 0..padded / 8 {
                 for (j, v) in transpose(rows.quads(16 * i)).into_iter().enumerate() {
+                    let v = if t == BlockType::F16 { from_f16(v) } else { v };
                     _mm512_store_si512(self.panels[p][4 * i + j].as_mut_ptr().cast(), v);
                 }
             }
@@ -149,13 +154,22 @@ impl Chunk {
     }
 }
 
+/// f16 to bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn from_f16(v: __m512i) -> __m512i {
+    let low = _mm512_cvtph_ps(_mm512_castsi512_si256(v));
+    let high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(v));
+    // SAFETY: the same bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
 /// Both panels by all columns, a chunk of each.
 struct Pass<'a> {
     panels: &'a [[[bf16; 32]; CHUNK / 2]; R],
-    columns: *const Column,
+    columns: &'a [Column],
     /// One for each column.
     sums: *mut Sums,
-    width: usize,
     /// Values in the chunk.
     len: usize,
     /// Whether there are no sums yet.
@@ -170,22 +184,22 @@ impl Pass<'_> {
     /// In tiles as large as the registers allow.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F, BW, VL and BF16; the panels and `width` columns hold `len` values; `sums` and `out` are
+    /// The CPU has AVX-512 F, BW, VL and BF16; panels and columns hold `len` values and a zero; `sums` and `out` are
     /// valid for all of them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn run(&self) {
         let mut c = 0;
-        // SAFETY: the contract of this function; columns stay below `width`.
+        // SAFETY: the contract of this function; columns stay below their number.
         unsafe {
-            while c + 12 <= self.width {
+            while c + 12 <= self.columns.len() {
                 self.tile::<12>(c);
                 c += 12;
             }
-            while c + 4 <= self.width {
+            while c + 4 <= self.columns.len() {
                 self.tile::<4>(c);
                 c += 4;
             }
-            while c < self.width {
+            while c < self.columns.len() {
                 self.tile::<1>(c);
                 c += 1;
             }
@@ -201,7 +215,7 @@ impl Pass<'_> {
     unsafe fn tile<const C: usize>(&self, c: usize) {
         // SAFETY: the contract of this function.
         unsafe {
-            let x: &[Column; C] = &*self.columns.add(c).cast();
+            let x: &[Column; C] = &*self.columns.as_ptr().add(c).cast();
             let sums: &mut [Sums; C] = &mut *self.sums.add(c).cast();
             let mut acc = [[_mm512_setzero_ps(); C]; R];
             if !self.first {
@@ -214,7 +228,7 @@ impl Pass<'_> {
             for p in 0..self.len.div_ceil(2) {
                 let w: [__m512bh; R] = std::array::from_fn(|r| load(&self.panels[r], p));
                 for i in 0..C {
-                    let pair = _mm512_set1_epi32(x[i].0.as_ptr().add(2 * p).cast::<i32>().read());
+                    let pair = _mm512_set1_epi32(x[i].as_ptr().add(2 * p).cast::<i32>().read_unaligned());
                     let pair = std::mem::transmute::<__m512i, __m512bh>(pair);
                     for r in 0..R {
                         acc[r][i] = _mm512_dpbf16_ps(acc[r][i], w[r], pair);

@@ -33,9 +33,9 @@ pub fn kernels() -> impl Iterator<Item = &'static Kernels> {
 const BF16: Bf16Kernels = Bf16Kernels {
     // SAFETY: the table is given out only where the CPU has the kernels' instruction sets.
     round: |x, out| unsafe { matmul_bf16::round(x, out) },
-    matmul: |t, w, x, k, out, scratch| {
+    matmul: |t, w, x, out, scratch| {
         // SAFETY: as above.
-        unsafe { matmul_bf16::matmul(t, avx2::DEQUANTIZE[t as usize], w, x, k, out, scratch) }
+        unsafe { matmul_bf16::matmul(t, avx2::DEQUANTIZE[t as usize], w, x, out, scratch) }
     },
 };
 
