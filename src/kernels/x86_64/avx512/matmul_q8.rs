@@ -92,11 +92,14 @@ unsafe fn few<B: Unpack, const C: usize>(
     unsafe {
         let mut rows = Rows::new(w, row_bytes);
         for b in 0..blocks {
-            // The next sixteen rows come in order while these are gone through side by side.
-            Rows::prefetch(w.wrapping_add(16 * row_bytes + b * 16 * size_of::<B>()), 16 * size_of::<B>());
             B::scales(rows, &mut scales, &mut mins);
             let mut dots = [[_mm512_setzero_si512(); 16]; C];
+            let mut next = w.wrapping_add(16 * row_bytes + b * 16 * size_of::<B>());
             B::values(rows, |j, halves| {
+                // The next sixteen rows come in order while these are gone through side by side.
+                let part = 16 * size_of::<B>() / (B::LEN / 32);
+                Rows::prefetch(next, part);
+                next = next.wrapping_add(part);
                 for c in 0..C {
                     let at = c * x.k + b * B::LEN + 32 * j;
                     let x16 = |i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(x.qs.as_ptr().add(at + i).cast()));
