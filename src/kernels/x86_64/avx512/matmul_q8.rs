@@ -8,7 +8,7 @@
 //! `k / 16`, relative to the sum of the magnitudes of the products.
 
 use super::panel;
-use super::rows::{Rows, each, sum_quads};
+use super::rows::Rows;
 use super::unpack::{Groups, Unpack};
 use crate::kernels::{OutTile, Q8Rows};
 use std::arch::x86_64::*;
@@ -93,28 +93,10 @@ unsafe fn few<B: Unpack, const C: usize>(
         let mut rows = Rows::new(w, row_bytes);
         for b in 0..blocks {
             B::scales(rows, &mut scales, &mut mins);
-            let mut dots = [[_mm512_setzero_si512(); 16]; C];
-            let mut next = w.wrapping_add(16 * row_bytes + b * 16 * size_of::<B>());
-            B::values(rows, |j, halves| {
-                // The next sixteen rows come in order while these are gone through side by side.
-                let part = 16 * size_of::<B>() / (B::LEN / 32);
-                Rows::prefetch(next, part);
-                next = next.wrapping_add(part);
-                for c in 0..C {
-                    let at = c * x.k + b * B::LEN + 32 * j;
-                    let x16 = |i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(x.qs.as_ptr().add(at + i).cast()));
-                    let (low, high) = (x16(0), x16(16));
-                    let zero = _mm512_setzero_si512();
-                    let [first, second] = halves;
-                    let dot = each!(first => _mm512_dpbusd_epi32(zero, first, low));
-                    if B::GROUP == 32 {
-                        dots[c][j] = sum_quads(each!(dot, second => _mm512_dpbusd_epi32(dot, second, high)));
-                    } else {
-                        dots[c][2 * j] = sum_quads(dot);
-                        dots[c][2 * j + 1] = sum_quads(each!(second => _mm512_dpbusd_epi32(zero, second, high)));
-                    }
-                }
-            });
+            let columns = std::array::from_fn(|c| x.qs.as_ptr().add(c * x.k + b * B::LEN));
+            // The next sixteen rows come in order while these are gone through side by side.
+            let ahead = w.wrapping_add(16 * row_bytes + b * 16 * size_of::<B>());
+            let dots = B::dots::<C>(rows, columns, ahead);
             for c in 0..C {
                 for j in 0..B::LEN / 32 {
                     let at = c * (x.k / 32) + b * (B::LEN / 32) + j;

@@ -41,6 +41,12 @@ impl Rows {
         Self { base: self.base.wrapping_add(bytes), stride: self.stride }
     }
 
+    /// Row `r`.
+    #[inline(always)]
+    pub(super) fn row(self, r: usize) -> *const u8 {
+        self.base.wrapping_add(r * self.stride)
+    }
+
     /// Bytes `offset..offset + 16` of every row.
     ///
     /// # Safety
@@ -108,6 +114,20 @@ pub(super) fn sum_quads([a, b, c, d]: Quads) -> __m512i {
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+}
+
+/// The 128-bit lanes `i` of all four side by side in result `i`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose_lanes([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab, cd) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
+    let (ab_high, cd_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d));
+    [
+        _mm512_shuffle_i32x4::<0x88>(ab, cd),
+        _mm512_shuffle_i32x4::<0xdd>(ab, cd),
+        _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+        _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high),
+    ]
 }
 
 /// The low halves of double words as f16.
