@@ -17,6 +17,7 @@ pub mod attention;
 mod coefficients;
 pub mod matmul;
 pub mod probe;
+pub mod row_scaled;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
@@ -174,6 +175,8 @@ pub struct Kernels {
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
     /// bf16, where the CPU has instructions for it.
     pub bf16: Option<Bf16Kernels>,
+    /// int8 with scales of whole rows, where it is faster than what towers compute in otherwise.
+    pub row_scaled: Option<row_scaled::RowScaled>,
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
     /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
     /// largest magnitude is below about 4e-37 becomes zero.

@@ -2,6 +2,7 @@
 //!
 //! What is not faster with vectors of 16 lanes is taken from the AVX2 table.
 
+use super::super::row_scaled::{Matmul, Requantise, RowScaled};
 use super::super::{Bf16Kernels, Kernels, MatmulQ8};
 use super::avx2;
 use crate::quant::iq4::IQ4_NL;
@@ -13,6 +14,7 @@ mod attention;
 mod matmul_bf16;
 mod matmul_q8;
 mod panel;
+mod row_scaled;
 mod rows;
 mod unpack;
 
@@ -57,6 +59,26 @@ const KERNELS: Kernels = Kernels {
         Some(q8::<Q6_K>()),
         Some(q8::<IQ4_NL>()),
     ],
+    row_scaled: Some(RowScaled {
+        // SAFETY: the table is given out only where the CPU has the kernels' instruction sets.
+        quantize: |x, low, at, outliers| unsafe { row_scaled::quantize(x, low, at, outliers) },
+        matmul: [
+            None,
+            None,
+            None,
+            Some(row_scaled_of::<Q4_0>()),
+            Some(row_scaled_of::<Q4_1>()),
+            Some(row_scaled_of::<Q5_0>()),
+            Some(row_scaled_of::<Q5_1>()),
+            Some(row_scaled_of::<Q8_0>()),
+            Some(row_scaled_of::<Q2_K>()),
+            Some(row_scaled_of::<Q3_K>()),
+            Some(row_scaled_of::<Q4_K>()),
+            Some(row_scaled_of::<Q5_K>()),
+            Some(row_scaled_of::<Q6_K>()),
+            Some(row_scaled_of::<IQ4_NL>()),
+        ],
+    }),
     // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
     attend: |q, pages, out, scratch| unsafe { attention::attend(q, pages, out, scratch) },
     ..avx2::KERNELS
@@ -65,4 +87,9 @@ const KERNELS: Kernels = Kernels {
 const fn q8<B: Unpack>() -> MatmulQ8 {
     // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
     |w, x, out, scratch| unsafe { matmul_q8::q8::<B>(w, x, out, scratch) }
+}
+
+const fn row_scaled_of<B: Unpack + Requantise>() -> Matmul {
+    // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
+    |w, k, x, bias, out, scratch| unsafe { row_scaled::matmul::<B>(w, k, x, bias, out, scratch) }
 }
