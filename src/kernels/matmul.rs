@@ -72,6 +72,8 @@ pub struct Scratch {
     tiles: Vec<Columns>,
     /// Keys and values of a tile, see [`pack_pages`](super::attention::pack_pages).
     pub pages: Vec<f32>,
+    /// The same in bf16, see [`Bf16Kernels::pack`](super::Bf16Kernels::pack).
+    pub halves_kv: Vec<bf16>,
     /// Each worker's own, grown by the kernels.
     workers: Vec<Mutex<Vec<f32>>>,
 }

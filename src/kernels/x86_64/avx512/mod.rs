@@ -11,6 +11,7 @@ use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use unpack::Unpack;
 
 mod attention;
+mod attention_bf16;
 mod matmul_bf16;
 mod matmul_q8;
 mod panel;
@@ -39,6 +40,10 @@ const BF16: Bf16Kernels = Bf16Kernels {
         // SAFETY: as above.
         unsafe { matmul_bf16::matmul(t, avx2::DEQUANTIZE[t as usize], w, x, k, out, scratch) }
     },
+    // SAFETY: as above.
+    pack: |k, v, stride, dim, to| unsafe { attention_bf16::pack(k, v, stride, dim, to) },
+    // SAFETY: as above.
+    attend: |q, kv, out, scratch| unsafe { attention_bf16::attend(q, kv, out, scratch) },
 };
 
 const KERNELS: Kernels = Kernels {
