@@ -3,7 +3,9 @@
 use super::Pass;
 use crate::decoder::kv::KvCache;
 use crate::error::{Error, Result};
+use crate::kernels::Bf16Kernels;
 use crate::kernels::attention::{self, Block, KvPage, PAGE};
+use crate::kernels::matmul::Activations;
 
 pub use crate::kernels::attention::Heads;
 
@@ -20,12 +22,26 @@ impl Pass<'_> {
     pub fn attend_full(&mut self, heads: Heads, rows: usize, qkv: [&[f32]; 3], out: &mut [f32]) -> Result<()> {
         let Heads { n, dim, .. } = heads;
         let [q, k, v] = qkv;
+        if let (Activations::Vision, Some(bf16)) = (self.activations, &self.kernels.bf16) {
+            let (tile, len) = (rows * n * dim, n * Bf16Kernels::kv_len(rows, dim));
+            let mut kv = std::mem::take(&mut self.scratch.halves_kv);
+            if kv.try_reserve(len.saturating_sub(kv.len())).is_err() {
+                return Err(out_of_memory(2 * len));
+            }
+            kv.resize(len, half::bf16::ZERO);
+            for at in (0..out.len()).step_by(tile) {
+                self.checkpoint()?;
+                let (qkv, out) = ([q, k, v].map(|x| &x[at..at + tile]), &mut out[at..at + tile]);
+                attention::attend_bf16(bf16, &mut self.team, &self.scratch, heads, qkv, &mut kv, out);
+            }
+            self.scratch.halves_kv = kv;
+            return self.checkpoint();
+        }
         let (tile, page, pages) = (rows * n * dim, 2 * dim * PAGE, rows.div_ceil(PAGE));
         let mut packed = std::mem::take(&mut self.scratch.pages);
         let len = n * pages * page;
         if packed.try_reserve(len.saturating_sub(packed.len())).is_err() {
-            let reason = "the system has no more".to_owned();
-            return Err(Error::OutOfMemory { what: "the vision tower", bytes: 4 * len as u64, reason });
+            return Err(out_of_memory(4 * len));
         }
         packed.resize(len, 0.0);
         for at in (0..out.len()).step_by(tile) {
@@ -77,4 +93,8 @@ impl Pass<'_> {
         }
         attention::attend(self.kernels, &mut self.team, &self.scratch, heads, &blocks, q, out);
     }
+}
+
+fn out_of_memory(bytes: usize) -> Error {
+    Error::OutOfMemory { what: "the vision tower", bytes: bytes as u64, reason: "the system has no more".to_owned() }
 }

@@ -84,7 +84,7 @@ impl Cpu {
             kernels: self.kernels,
             team: self.pool.enter(),
             scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
-            activations: if self.exact { Activations::F32 } else { Activations::Int8 },
+            activations: if self.exact { Activations::F32 } else { Activations::Decoder },
             cancel,
         }
     }
@@ -100,10 +100,10 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The same for a tower or a projector: bf16 in place of int8.
+    /// The same for a tower or a projector.
     pub fn vision(mut self) -> Self {
-        if self.activations == Activations::Int8 {
-            self.activations = Activations::Bf16;
+        if self.activations == Activations::Decoder {
+            self.activations = Activations::Vision;
         }
         self
     }

@@ -1,9 +1,10 @@
 //! Matrix products over the pool: activations packed once, weights taken in panels of rows.
 
+use super::row_scaled::{self, Columns, RowScaled};
 use super::{Bf16Columns, Bf16Kernels, Kernels, OutTile, Q8_BLOCK, Q8Rows};
 use crate::quant::BlockType;
 use crate::threads::{Disjoint, Team};
-use crate::weights::Linear;
+use crate::weights::{Linear, Matrix};
 use half::bf16;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,15 +14,44 @@ const FEWEST_ROWS: usize = 32;
 /// are fairer to a thread that is held up.
 const MOST_ROWS: usize = 256;
 
-/// What activations are rounded to before they meet weights.
+/// What activations may be rounded to before they meet weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activations {
-    /// Nothing; weights take their dequantised f32 values.
+    /// Nothing.
     F32,
-    /// bf16, and so are the weights, where the kernels can and the weights are not F32; otherwise as `F32`.
+    /// What towers and projectors bear: [`Arithmetic::Rows`] or [`Arithmetic::Bf16`].
+    Vision,
+    /// What decoders bear: [`Arithmetic::Blocks`].
+    Decoder,
+}
+
+/// What a product is computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32; weights take their dequantised values.
+    F32,
+    /// bf16, weights and activations.
     Bf16,
-    /// int8 in blocks where weights are quantised; otherwise as `F32`.
-    Int8,
+    /// int8 with scales of whole rows, see [`row_scaled`].
+    Rows,
+    /// int8 in blocks, see [`Q8Rows`].
+    Blocks,
+}
+
+impl Arithmetic {
+    /// That of a product with `weight`: what activations may be rounded to, where the kernels have it and the weights are no
+    /// better themselves.
+    pub fn of(kernels: &Kernels, activations: Activations, weight: &Matrix) -> Self {
+        let quantised = weight.is_quantised();
+        let rows = quantised && kernels.row_scaled.is_some() && weight.cols() <= row_scaled::MAX_K;
+        let bf16 = weight.block_type() != BlockType::F32 && kernels.bf16.is_some();
+        match activations {
+            Activations::Vision if rows => Self::Rows,
+            Activations::Vision if bf16 => Self::Bf16,
+            Activations::Decoder if quantised => Self::Blocks,
+            _ => Self::F32,
+        }
+    }
 }
 
 /// One of several products that share their right-hand side.
@@ -41,8 +71,12 @@ pub struct Scratch {
     sums: Vec<i16>,
     /// Activations in bf16, see [`Bf16Columns`].
     halves: Vec<bf16>,
+    /// Activations with scales of whole rows, in tiles.
+    tiles: Vec<Columns>,
     /// Keys and values of a tile, see [`pack_pages`](super::attention::pack_pages).
     pub pages: Vec<f32>,
+    /// The same in bf16, see [`Bf16Kernels::pack`](super::Bf16Kernels::pack).
+    pub halves_kv: Vec<bf16>,
     /// Each worker's own, grown by the kernels.
     workers: Vec<Mutex<Vec<f32>>>,
 }
@@ -106,13 +140,20 @@ pub fn matmul(
     if n == 0 {
         return;
     }
-    let integer = |p: &Product<'_>| activations == Activations::Int8 && p.layer.weight.is_quantised();
-    let bf16 = kernels.bf16.as_ref().filter(|_| activations == Activations::Bf16);
-    if products.iter().any(integer) {
+    let arithmetic = |p: &Product<'_>| Arithmetic::of(kernels, activations, &p.layer.weight);
+    let any = |wanted| products.iter().any(|p| arithmetic(p) == wanted);
+    if any(Arithmetic::Blocks) {
         scratch.quantize(kernels, team, x, k);
     }
-    if let Some(bf16) = bf16 {
+    if let Some(bf16) = kernels.bf16.as_ref().filter(|_| any(Arithmetic::Bf16)) {
         scratch.round(bf16, team, x, n, k);
+    }
+    if let Some(rows) = kernels.row_scaled.as_ref().filter(|_| any(Arithmetic::Rows)) {
+        scratch.tiles.resize_with(n.div_ceil(row_scaled::COLS), Columns::default);
+        team.for_rows(&mut scratch.tiles, 1, |_, i, tiles| {
+            let columns = row_scaled::tile(n, i);
+            tiles.iter_mut().for_each(|t| t.pack(rows.quantize, &x[columns.start * k..columns.end * k], k));
+        });
     }
     let scratch = &*scratch;
     let packed = Q8Rows { qs: &scratch.qs, scales: &scratch.scales, sums: &scratch.sums, k };
@@ -121,7 +162,7 @@ pub fn matmul(
     struct Part<'a> {
         layer: &'a Linear,
         out: Disjoint<'a, f32>,
-        integer: bool,
+        arithmetic: Arithmetic,
         first_panel: usize,
     }
     let all: usize = products.iter().map(|p| p.layer.weight.rows()).sum();
@@ -131,8 +172,8 @@ pub fn matmul(
     for p in products.iter_mut() {
         assert_eq!(p.layer.weight.cols(), k, "shared activations");
         assert_eq!(p.out.len(), n * p.layer.weight.rows(), "output");
-        let integer = integer(p);
-        parts.push(Part { layer: p.layer, out: Disjoint::new(p.out), integer, first_panel: panels });
+        let arithmetic = arithmetic(p);
+        parts.push(Part { layer: p.layer, out: Disjoint::new(p.out), arithmetic, first_panel: panels });
         panels += p.layer.weight.rows().div_ceil(panel);
     }
     team.run(panels, |worker, i| {
@@ -144,16 +185,21 @@ pub fn matmul(
         let mut tile = unsafe { OutTile::from_raw(part.out.at(start), n, rows, weight.rows()) };
         let mut own = scratch.worker(worker);
         let (bytes, kind) = (weight.row_data(start, rows), weight.block_type() as usize);
-        match (kernels.matmul_q8[kind], bf16) {
-            (Some(run), _) if part.integer => run(bytes, packed, &mut tile, &mut own),
-            (_, Some(bf16)) if weight.block_type() != BlockType::F32 => {
+        let bias = part.layer.bias.as_ref().map(|b| &b[start..start + rows]);
+        match (part.arithmetic, kernels.matmul_q8[kind], &kernels.bf16, &kernels.row_scaled) {
+            (Arithmetic::Rows, _, _, Some(RowScaled { matmul, .. })) => {
+                let run = matmul[kind].expect("a kernel for every quantised type");
+                return run(bytes, k, &scratch.tiles, bias, &mut tile, &mut own);
+            }
+            (Arithmetic::Bf16, _, Some(bf16), _) => {
                 let x = Bf16Columns::new(&scratch.halves, n, k);
                 (bf16.matmul)(weight.block_type(), bytes, x, &mut tile, &mut own);
             }
+            (Arithmetic::Blocks, Some(run), ..) => run(bytes, packed, &mut tile, &mut own),
             _ => (kernels.matmul_f32[kind])(bytes, x, k, &mut tile, &mut own),
         }
-        if let Some(bias) = &part.layer.bias {
-            tile.add_bias(&bias[start..start + rows]);
+        if let Some(bias) = bias {
+            tile.add_bias(bias);
         }
     });
 }

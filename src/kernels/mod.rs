@@ -17,6 +17,7 @@ pub mod attention;
 mod coefficients;
 pub mod matmul;
 pub mod probe;
+pub mod row_scaled;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
@@ -194,6 +195,19 @@ pub struct Bf16Kernels {
     pub round: fn(&[f32], &mut [bf16]),
     /// See [`MatmulBf16`].
     pub matmul: MatmulBf16,
+    /// Keys and values of one head to what `attend` takes: keys and values `[rows, stride]` in whose rows the head stands
+    /// first, `stride`, width of the head, out, of [`Bf16Kernels::kv_len`] values.
+    pub pack: fn(&[f32], &[f32], usize, usize, &mut [bf16]),
+    /// [`Kernels::attend`] for one head whose queries all see the same keys, in bf16 but for the sums: queries, keys and
+    /// values, where to write, scratch.
+    pub attend: fn(&attention::Queries<'_>, &[bf16], &mut OutTile<'_>, &mut Vec<f32>),
+}
+
+impl Bf16Kernels {
+    /// Room that keys and values of a head take.
+    pub fn kv_len(rows: usize, dim: usize) -> usize {
+        2 * rows.next_multiple_of(16) * dim.next_multiple_of(16)
+    }
 }
 
 /// `out[c, r] = Σ_k bf16(w[r, k]) · x[c, k]`, accumulated in f32: the weights' type and their rows' bytes, the activations,
@@ -218,6 +232,8 @@ pub struct Kernels {
     pub matmul_f32: [MatmulF32; BlockType::ALL.len()],
     /// bf16, where the CPU has instructions for it.
     pub bf16: Option<Bf16Kernels>,
+    /// int8 with scales of whole rows, where it is faster than what towers compute in otherwise.
+    pub row_scaled: Option<row_scaled::RowScaled>,
     /// One row of activations to int8: x, qs, scales, sums (see [`Q8Rows`]). scale = max|x| / 127, q = round to
     /// nearest, ties to even. Bit-equal in every table. A block with an infinity or a NaN gets scale NaN; one whose
     /// largest magnitude is below about 4e-37 becomes zero.

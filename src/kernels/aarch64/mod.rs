@@ -92,6 +92,7 @@ const fn table<L: Level>(name: &'static str) -> Kernels {
             f32::<{ BlockType::IQ4_NL as usize }>(),
         ],
         bf16: None,
+        row_scaled: None,
         quantize_q8: entry!(quantize::quantize_q8, x, qs, scales, sums),
         rms_norm: entry!(norm::rms_norm, x, w, eps, out),
         layer_norm: entry!(norm::layer_norm, x, w, b, eps, out),

@@ -2,8 +2,10 @@
 
 use super::{KvPage, PAGE, Queries};
 use crate::kernels::matmul::Scratch;
-use crate::kernels::{Kernels, OutTile};
+use crate::kernels::row_scaled::{COLS, tile};
+use crate::kernels::{Bf16Kernels, Kernels, OutTile};
 use crate::threads::Team;
+use half::bf16;
 use std::ops::Range;
 
 /// Queries that a block has about: enough to pay for unpacking a page, few enough to stay in L2 with it.
@@ -100,5 +102,40 @@ pub fn pack_pages(team: &mut Team<'_>, heads: usize, dim: usize, k: &[f32], v: &
             values[t * dim..][..dim].copy_from_slice(&v[at..at + dim]);
             keys[t..].iter_mut().step_by(PAGE).zip(&k[at..at + dim]).for_each(|(to, x)| *to = *x);
         }
+    });
+}
+
+/// Every row attends to every row, in bf16: `q`, `k`, `v` and `out` are `[rows, n · dim]`; `kv` has room for the keys and
+/// values of all heads.
+pub fn attend_bf16(
+    kernels: &Bf16Kernels,
+    team: &mut Team<'_>,
+    scratch: &Scratch,
+    heads: Heads,
+    [q, k, v]: [&[f32]; 3],
+    kv: &mut [bf16],
+    out: &mut [f32],
+) {
+    let Heads { n, dim, .. } = heads;
+    let width = n * dim;
+    let rows = q.len() / width;
+    let len = Bf16Kernels::kv_len(rows, dim);
+    assert_eq!(
+        (q.len(), k.len(), v.len(), out.len()),
+        (rows * width, rows * width, rows * width, rows * width),
+        "rows"
+    );
+    assert!(kv.len() == n * len && heads.n_kv == n && rows > 0, "keys and values");
+    team.for_rows(kv, len, |_, head, kv| (kernels.pack)(&k[head * dim..], &v[head * dim..], width, dim, kv));
+    let (kv, out) = (&*kv, crate::threads::Disjoint::new(out));
+    let tiles = rows.div_ceil(COLS);
+    team.run(n * tiles, |worker, i| {
+        let (head, part) = (i / tiles, tile(rows, i % tiles));
+        let at = part.start * width + head * dim;
+        let (x, rows) = (&q[at..], part.len());
+        let queries = Queries { x, stride: width, rows, heads: 1, dim, visible: q.len() / width, causal: false };
+        // SAFETY: rows of the part, columns of the head; neither overlap, and each pair runs once.
+        let mut tile = unsafe { OutTile::from_raw(out.at(at), rows, dim, width) };
+        (kernels.attend)(&queries, &kv[head * len..][..len], &mut tile, &mut scratch.worker(worker));
     });
 }

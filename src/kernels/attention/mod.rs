@@ -3,7 +3,7 @@
 mod blocks;
 pub mod vector;
 
-pub use blocks::{Block, Heads, attend, pack_pages};
+pub use blocks::{Block, Heads, attend, attend_bf16, pack_pages};
 
 use super::OutTile;
 use half::f16;

@@ -5,6 +5,7 @@
 //! accumulate in f32, in the order of what they sum over.
 
 use super::Kernels;
+use super::row_scaled::RowScaled;
 use crate::quant::float::{dequantize_bf16, dequantize_f16, dequantize_f32};
 use crate::quant::iq4::IQ4_NL;
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
@@ -17,6 +18,7 @@ pub(super) mod erf;
 mod matmul;
 mod norm;
 mod quantize;
+mod row_scaled;
 mod vector;
 
 /// The scalar table, available everywhere.
@@ -71,6 +73,25 @@ pub static KERNELS: Kernels = Kernels {
         |w, x, k, out, scratch| matmul::f32(BlockType::IQ4_NL, w, x, k, out, scratch),
     ],
     bf16: None,
+    row_scaled: Some(RowScaled {
+        quantize: row_scaled::quantize,
+        matmul: [
+            None,
+            None,
+            None,
+            Some(row_scaled::matmul::<Q4_0>),
+            Some(row_scaled::matmul::<Q4_1>),
+            Some(row_scaled::matmul::<Q5_0>),
+            Some(row_scaled::matmul::<Q5_1>),
+            Some(row_scaled::matmul::<Q8_0>),
+            Some(row_scaled::matmul::<Q2_K>),
+            Some(row_scaled::matmul::<Q3_K>),
+            Some(row_scaled::matmul::<Q4_K>),
+            Some(row_scaled::matmul::<Q5_K>),
+            Some(row_scaled::matmul::<Q6_K>),
+            Some(row_scaled::matmul::<IQ4_NL>),
+        ],
+    }),
     quantize_q8: quantize::quantize_q8,
     rms_norm: norm::rms_norm,
     layer_norm: norm::layer_norm,

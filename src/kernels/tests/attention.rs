@@ -4,7 +4,7 @@ use super::{Random, assert_same_bits, each_table};
 use crate::decoder::kv::KvType;
 use crate::decoder::page::Page;
 use crate::kernels::attention::{KvPage, PAGE, Queries};
-use crate::kernels::{Kernels, OutTile, scalar};
+use crate::kernels::{Bf16Kernels, Kernels, OutTile, scalar};
 
 const KINDS: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
@@ -181,5 +181,31 @@ fn a_row_does_not_depend_on_what_comes_after_it() {
         let sound = (66 - 30 + 1) * dim;
         assert_same_bits(&after[..sound], &before[..sound], kernels.name);
         assert!(after[sound..].iter().all(|x| x.is_nan()), "{}: and those rows see it", kernels.name);
+    });
+}
+
+/// The rounding of a query, a key, a weight and a value to bf16 is 2⁻⁹ each; a score's error goes into the exponent.
+#[test]
+fn attention_in_bf16_is_within_the_rounding_of_its_operands() {
+    each_table(|kernels| {
+        let Some(bf16) = &kernels.bf16 else { return };
+        let mut random = Random(5);
+        for (rows, dim) in [(1, 1), (3, 16), (17, 33), (40, 64), (50, 80), (197, 64)] {
+            let stride = dim + 3;
+            let (k, v, x) = (random.f32s(rows * stride), random.f32s(rows * stride), random.f32s(rows * stride));
+            let last = (rows - 1) * stride + dim;
+            let mut kv = vec![half::bf16::ONE; Bf16Kernels::kv_len(rows, dim)];
+            (bf16.pack)(&k[..last], &v[..last], stride, dim, &mut kv);
+            let q = Queries { x: &x, stride, rows, heads: 1, dim, visible: rows, causal: false };
+            let mut out = vec![7.0; rows * dim];
+            (bf16.attend)(&q, &kv, &mut OutTile::new(&mut out, rows, dim), &mut vec![f32::NAN; 100]);
+            let compact = |x: &[f32]| -> Vec<f32> { x.chunks(stride).flat_map(|x| &x[..dim]).copied().collect() };
+            let stored = pages(KvType::F32, dim, &compact(&k), &compact(&v));
+            for (i, (got, (want, _))) in out.iter().zip(reference(&q, &stored)).enumerate() {
+                let bound = 2f64.powi(-8) * (2.0 * (dim as f64).sqrt() + 2.0);
+                let error = (f64::from(*got) - want).abs();
+                assert!(error <= bound, "{} {rows} × {dim}: value {i} is {got:e}, not {want:e}", kernels.name);
+            }
+        }
     });
 }

@@ -9,10 +9,10 @@ use crate::quant::{Block, BlockType, Unpacked, dequantize};
 use half::{bf16, f16};
 
 /// The exact product of a weight row and an activation row, and the sum of the magnitudes of its terms.
-type Exact = fn(&[u8], Q8Rows<'_>) -> (f64, f64);
+pub(super) type Exact = fn(&[u8], Q8Rows<'_>) -> (f64, f64);
 
 /// Quantised types with the offsets of their f16 fields.
-const QUANTISED: [(BlockType, &[usize], Exact); 11] = [
+pub(super) const QUANTISED: [(BlockType, &[usize], Exact); 11] = [
     (BlockType::Q4_0, &[0], exact::<Q4_0>),
     (BlockType::Q4_1, &[0, 2], exact::<Q4_1>),
     (BlockType::Q5_0, &[0], exact::<Q5_0>),
@@ -45,7 +45,7 @@ fn exact<B: Block>(w: &[u8], x: Q8Rows<'_>) -> (f64, f64) {
 
 /// Random blocks with moderate scales of both signs. Now and then a block of all zeros, all ones, or 0x80, which is
 /// −128 for int8; now and then a zero or a subnormal scale.
-fn random_weights(t: BlockType, halves: &[usize], blocks: usize, random: &mut Random) -> Vec<u8> {
+pub(super) fn random_weights(t: BlockType, halves: &[usize], blocks: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = random.bytes(blocks * t.block_bytes());
     for block in bytes.chunks_exact_mut(t.block_bytes()) {
         match random.below(8) {
@@ -67,7 +67,7 @@ fn random_weights(t: BlockType, halves: &[usize], blocks: usize, random: &mut Ra
 }
 
 /// Random activations; some blocks at full scale with alternating signs, some zero.
-fn random_activations(cols: usize, k: usize, random: &mut Random) -> Vec<f32> {
+pub(super) fn random_activations(cols: usize, k: usize, random: &mut Random) -> Vec<f32> {
     let mut x = random.f32s(cols * k);
     for block in x.chunks_exact_mut(32) {
         match random.below(6) {

@@ -6,6 +6,7 @@ mod activation;
 mod attention;
 mod matmul;
 mod norm;
+mod row_scaled;
 mod vector;
 
 /// Runs `f` on each table; failures name it.

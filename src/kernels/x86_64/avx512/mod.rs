@@ -2,6 +2,7 @@
 //!
 //! What is not faster with vectors of 16 lanes is taken from the AVX2 table.
 
+use super::super::row_scaled::{Matmul, Requantise, RowScaled};
 use super::super::{Bf16Kernels, Kernels, MatmulQ8};
 use super::avx2;
 use crate::quant::iq4::IQ4_NL;
@@ -10,9 +11,11 @@ use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use unpack::Unpack;
 
 mod attention;
+mod attention_bf16;
 mod matmul_bf16;
 mod matmul_q8;
 mod panel;
+mod row_scaled;
 mod rows;
 mod unpack;
 
@@ -37,6 +40,10 @@ const BF16: Bf16Kernels = Bf16Kernels {
         // SAFETY: as above.
         unsafe { matmul_bf16::matmul(t, avx2::DEQUANTIZE[t as usize], w, x, out, scratch) }
     },
+    // SAFETY: as above.
+    pack: |k, v, stride, dim, to| unsafe { attention_bf16::pack(k, v, stride, dim, to) },
+    // SAFETY: as above.
+    attend: |q, kv, out, scratch| unsafe { attention_bf16::attend(q, kv, out, scratch) },
 };
 
 const KERNELS: Kernels = Kernels {
@@ -57,6 +64,26 @@ const KERNELS: Kernels = Kernels {
         Some(q8::<Q6_K>()),
         Some(q8::<IQ4_NL>()),
     ],
+    row_scaled: Some(RowScaled {
+        // SAFETY: the table is given out only where the CPU has the kernels' instruction sets.
+        quantize: |x, low, at, outliers| unsafe { row_scaled::quantize(x, low, at, outliers) },
+        matmul: [
+            None,
+            None,
+            None,
+            Some(row_scaled_of::<Q4_0>()),
+            Some(row_scaled_of::<Q4_1>()),
+            Some(row_scaled_of::<Q5_0>()),
+            Some(row_scaled_of::<Q5_1>()),
+            Some(row_scaled_of::<Q8_0>()),
+            Some(row_scaled_of::<Q2_K>()),
+            Some(row_scaled_of::<Q3_K>()),
+            Some(row_scaled_of::<Q4_K>()),
+            Some(row_scaled_of::<Q5_K>()),
+            Some(row_scaled_of::<Q6_K>()),
+            Some(row_scaled_of::<IQ4_NL>()),
+        ],
+    }),
     // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
     attend: |q, pages, out, scratch| unsafe { attention::attend(q, pages, out, scratch) },
     ..avx2::KERNELS
@@ -65,4 +92,9 @@ const KERNELS: Kernels = Kernels {
 const fn q8<B: Unpack>() -> MatmulQ8 {
     // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
     |w, x, out, scratch| unsafe { matmul_q8::q8::<B>(w, x, out, scratch) }
+}
+
+const fn row_scaled_of<B: Unpack + Requantise>() -> Matmul {
+    // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
+    |w, k, x, bias, out, scratch| unsafe { row_scaled::matmul::<B>(w, k, x, bias, out, scratch) }
 }
