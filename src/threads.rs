@@ -1,8 +1,11 @@
 //! The thread pool: entered once per forward pass, then cheap to use for every operation in it.
 //!
 //! A pool of `n` threads is `n − 1` workers and the caller. [`Pool::enter`] takes the workers and gives a [`Team`];
-//! [`Team::run`] hands out the chunks of one operation through an atomic counter and returns when all are done. Between operations the workers spin for a bounded while, then park, so an idle or oversubscribed
-//! machine loses little. Which worker computes which chunk has no effect on the result.
+//! [`Team::run`] hands out the chunks of one operation through an atomic counter and returns when all are done. Which
+//! worker computes which chunk has no effect on the result.
+//!
+//! Between operations a worker spins for a moment, then offers its CPU to whoever wants it for a while, then parks. So
+//! little is lost on a machine that is idle, or where more threads run than there are CPUs: `bench/oversubscribed.py`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,8 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Spins before a waiting worker parks: about 100 microseconds, longer than the gap between two operations.
-const SPINS: u32 = 5_000;
+/// Spins before a waiting thread yields: about 20 microseconds. Where another thread of the pool needs the CPU, all of it
+/// is lost.
+const SPINS: u32 = 1_000;
+
+/// Yields before a waiting worker parks: in all about 100 microseconds, longer than the gap between two operations.
+const YIELDS: u32 = 500;
 
 /// How many threads this process may use: the CPUs it may run on, less what a cgroup quota takes away.
 pub fn available() -> usize {
@@ -150,7 +157,7 @@ impl Team<'_> {
         // SeqCst orders this against the workers' `parked` stores: either they see the new job before they park, or we
         // see that they are parked.
         shared.gate.store(job_number * Gate::NEXT + Gate::OPEN, Ordering::SeqCst);
-        for (parked, worker) in shared.parked.iter().zip(workers) {
+        for (parked, worker) in shared.parked.iter().zip(workers).take(chunks - 1) {
             if parked.load(Ordering::SeqCst) {
                 worker.thread().unpark();
             }
@@ -159,12 +166,7 @@ impl Team<'_> {
         let mut gate = shared.gate.fetch_and(!Gate::OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
         while gate & Gate::INSIDE > 0 {
-            spins = spins.saturating_add(1);
-            if spins < SPINS {
-                std::hint::spin_loop()
-            } else {
-                std::thread::yield_now()
-            }
+            relax(&mut spins);
             gate = shared.gate.load(Ordering::Acquire);
         }
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -172,6 +174,16 @@ impl Team<'_> {
             resume_unwind(panic);
         }
     }
+}
+
+/// Lets a moment pass; `spins` counts them.
+fn relax(spins: &mut u32) {
+    if *spins < SPINS {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+    *spins = spins.saturating_add(1);
 }
 
 impl Team<'_> {
@@ -251,9 +263,8 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return false;
             }
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
+            if spins < SPINS + YIELDS {
+                relax(&mut spins);
                 continue;
             }
             let parked = &self.parked[worker];
@@ -272,8 +283,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_chunk_runs_exactly_once() {
-        for threads in [1, 2, 3, 8] {
+    fn every_chunk_runs_exactly_once_even_with_more_threads_than_cpus() {
+        for threads in [1, 2, 3, 8, 4 * available()] {
             let pool = Pool::new(threads).unwrap();
             let mut team = pool.enter();
             for chunks in [0, 1, 2, 7, 1000] {
@@ -318,7 +329,7 @@ mod tests {
 
     #[test]
     fn callers_from_many_threads_take_turns() {
-        let pool = Pool::new(2).unwrap();
+        let pool = Pool::new(4 * available()).unwrap();
         let total = AtomicUsize::new(0);
         std::thread::scope(|s| {
             for _ in 0..4 {
@@ -332,5 +343,21 @@ mod tests {
             }
         });
         assert_eq!(total.into_inner(), 4 * 50 * 20);
+    }
+
+    #[test]
+    fn several_pools_that_want_all_cpus_each_get_done() {
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    let pool = Pool::new(2 * available()).unwrap();
+                    let mut rows = vec![0usize; 1000];
+                    for round in 1..=200 {
+                        pool.enter().for_rows(&mut rows, 30, |_, _, row| row.iter_mut().for_each(|x| *x += round));
+                    }
+                    assert!(rows.iter().all(|&x| x == 200 * 201 / 2));
+                });
+            }
+        });
     }
 }

@@ -4,6 +4,8 @@ use super::{Kernels, Q8Rows};
 
 mod activation;
 mod attention;
+#[cfg(unix)]
+mod guard;
 mod matmul;
 mod norm;
 mod row_scaled;
