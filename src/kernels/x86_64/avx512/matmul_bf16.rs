@@ -94,6 +94,11 @@ pub(super) fn matmul(
                 for p in 0..rows.div_ceil(16) {
                     chunk.fill(p, t, len, dequantize, |r| (16 * p + r < rows).then(|| bytes(first + 16 * p + r)));
                 }
+                // The next rows come while the columns go by.
+                for r in first + rows..out.rows().min(first + 2 * rows) {
+                    let bytes = bytes(r);
+                    Rows::prefetch(bytes.as_ptr(), bytes.len());
+                }
                 // SAFETY: as many `Sums` as columns are there for each 32 rows; rows and columns are those of the tile.
                 unsafe {
                     let pass = Pass {

@@ -96,6 +96,10 @@ pub(super) unsafe fn multiply<B: Unpack>(
                     for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
                         panel.unpack::<B>(Rows::new(w.add((r + 16 * i) * row_bytes), row_bytes).skip(bytes), len);
                     }
+                    // The next rows come while the columns go by.
+                    for r in r + 16 * R..count.min(r + 32 * R) {
+                        Rows::prefetch(w.add(r * row_bytes + bytes), len / B::LEN * size_of::<B>());
+                    }
                     let pass = Pass {
                         panels,
                         columns,
