@@ -7,8 +7,8 @@ use crate::decoder::Row;
 use crate::decoder::kv::KvCache;
 use crate::error::{Error, Result};
 use crate::image::{Fit, Image, PixelFormat, Tiles};
+use crate::kernels::matmul;
 use crate::model::{Input, Model};
-use crate::quant::BlockType;
 use crate::vision::Vision;
 use crate::weights::Matrix;
 use std::collections::BTreeSet;
@@ -23,18 +23,18 @@ pub struct Work {
     pub bytes: f64,
     /// Multiplications and additions of matrix products and attention.
     pub ops: f64,
-    /// The arithmetic that its weights allow.
+    /// The arithmetic of most operations.
     pub arithmetic: Arithmetic,
 }
 
 /// The arithmetic whose limit bounds a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
-    /// Weights in blocks meet activations in int8.
+    /// Weights and activations are int8.
     Int8,
-    /// Weights of 16 bits.
+    /// Weights and activations are bf16.
     Bf16,
-    /// Everything is computed in f32.
+    /// Weights and activations are f32.
     F32,
 }
 
@@ -80,7 +80,12 @@ impl<'m> Picture<'m> {
         let n = self.tiles.tiles as f64;
         let ops = products.iter().map(|(m, rows)| ops(m) * *rows as f64).sum::<f64>() + self.vision.attention_ops();
         let matrices = || products.iter().map(|(m, _)| *m);
-        Work { bytes: bytes(matrices()), ops: n * ops, arithmetic: arithmetic(self.model, matrices()) }
+        let cpu = self.model.cpu();
+        Work {
+            bytes: bytes(matrices()),
+            ops: n * ops,
+            arithmetic: arithmetic(matrices(), |m| cpu.vision_arithmetic(m)),
+        }
     }
 }
 
@@ -111,7 +116,7 @@ pub fn prefill_work(model: &Model, tokens: usize) -> Work {
     let layers: f64 = decoder.layer_matrices().map(ops).sum();
     // Two products of a row with all rows up to its own.
     let attention = 2.0 * (decoder.config.q_width() * decoder.config.n_layer) as f64 * n * (n + 1.0);
-    let arithmetic = arithmetic(model, decoder.layer_matrices());
+    let arithmetic = arithmetic(decoder.layer_matrices(), |m| model.cpu().decoder_arithmetic(m));
     let passes = tokens.div_ceil(decoder.max_rows()) as f64;
     Work {
         bytes: bytes(decoder.layer_matrices()) * passes + bytes([decoder.output_matrix()]),
@@ -177,7 +182,7 @@ pub fn decode_work(model: &Model, n: usize) -> Work {
     let decoder = model.decoder();
     let matrices = || decoder.layer_matrices().chain([decoder.output_matrix()]);
     let ops = n as f64 * matrices().map(ops).sum::<f64>();
-    Work { bytes: bytes(matrices()), ops, arithmetic: arithmetic(model, matrices()) }
+    Work { bytes: bytes(matrices()), ops, arithmetic: arithmetic(matrices(), |m| model.cpu().decoder_arithmetic(m)) }
 }
 
 /// The matrix kernels that the model's weights meet: the table, the weights' type, the activations'.
@@ -185,11 +190,10 @@ pub fn kernels(model: &Model) -> Vec<String> {
     let (table, _) = model.device();
     let decoder = model.decoder();
     let lm = decoder.layer_matrices().chain([decoder.output_matrix()]);
-    let name =
-        |m: &Matrix, integer: bool| format!("{table} {} {}", m.block_type(), if integer { "int8" } else { "f32" });
-    let mut all: BTreeSet<_> = lm.map(|m| name(m, m.is_quantised() && !model.cpu().is_exact())).collect();
+    let name = |m: &Matrix, arithmetic| format!("{table} {} {}", m.block_type(), Arithmetic::of(arithmetic).name());
+    let mut all: BTreeSet<_> = lm.map(|m| name(m, model.cpu().decoder_arithmetic(m))).collect();
     if let Ok(vision) = model.vision() {
-        all.extend(vision.products().map(|(m, _)| name(m, false)));
+        all.extend(vision.products().map(|(m, _)| name(m, model.cpu().vision_arithmetic(m))));
     }
     all.into_iter().collect()
 }
@@ -216,20 +220,34 @@ fn ops(m: &Matrix) -> f64 {
     2.0 * m.rows() as f64 * m.cols() as f64
 }
 
-/// That of the weights which most operations meet.
-fn arithmetic<'a>(model: &Model, matrices: impl IntoIterator<Item = &'a Matrix>) -> Arithmetic {
-    let (mut int8, mut bf16, mut f32) = (0.0, 0.0, 0.0);
+/// That of most operations, by what each matrix is computed in.
+fn arithmetic<'a>(
+    matrices: impl IntoIterator<Item = &'a Matrix>,
+    of: impl Fn(&Matrix) -> matmul::Arithmetic,
+) -> Arithmetic {
+    let all = [Arithmetic::Int8, Arithmetic::Bf16, Arithmetic::F32];
+    let mut totals = [0.0; 3];
     for m in matrices {
-        *match m.block_type() {
-            _ if model.cpu().is_exact() => &mut f32,
-            BlockType::F32 => &mut f32,
-            BlockType::F16 | BlockType::BF16 => &mut bf16,
-            _ => &mut int8,
-        } += ops(m);
+        totals[Arithmetic::of(of(m)) as usize] += ops(m);
     }
-    match int8 >= bf16.max(f32) {
-        true => Arithmetic::Int8,
-        false if bf16 >= f32 => Arithmetic::Bf16,
-        false => Arithmetic::F32,
+    let most = totals.iter().copied().fold(0.0, f64::max);
+    all.into_iter().find(|a| totals[*a as usize] == most).unwrap_or(Arithmetic::F32)
+}
+
+impl Arithmetic {
+    fn of(computed: matmul::Arithmetic) -> Self {
+        match computed {
+            matmul::Arithmetic::Rows | matmul::Arithmetic::Blocks => Self::Int8,
+            matmul::Arithmetic::Bf16 => Self::Bf16,
+            matmul::Arithmetic::F32 => Self::F32,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
     }
 }

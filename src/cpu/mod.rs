@@ -9,7 +9,7 @@ pub use attention::{Heads, Segment};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::kernels::matmul::{Activations, Product, Scratch, matmul};
+use crate::kernels::matmul::{Activations, Arithmetic, Product, Scratch, matmul};
 use crate::quant;
 use crate::threads::{Pool, Team};
 use crate::weights::{Matrix, Norm};
@@ -78,13 +78,27 @@ impl Cpu {
         self.exact
     }
 
+    /// What a product with `weight` is computed in, by the decoder.
+    pub fn decoder_arithmetic(&self, weight: &Matrix) -> Arithmetic {
+        Arithmetic::of(self.kernels, self.activations(Activations::Decoder), weight)
+    }
+
+    /// What a product with `weight` is computed in, by a tower or a projector.
+    pub fn vision_arithmetic(&self, weight: &Matrix) -> Arithmetic {
+        Arithmetic::of(self.kernels, self.activations(Activations::Vision), weight)
+    }
+
+    fn activations(&self, rounded: Activations) -> Activations {
+        if self.exact { Activations::F32 } else { rounded }
+    }
+
     /// Waits for the threads and takes them for one forward pass.
     pub fn enter<'a>(&'a self, cancel: &'a Canceller) -> Pass<'a> {
         Pass {
             kernels: self.kernels,
             team: self.pool.enter(),
             scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
-            activations: if self.exact { Activations::F32 } else { Activations::Decoder },
+            activations: self.activations(Activations::Decoder),
             cancel,
         }
     }

@@ -52,26 +52,18 @@ pub struct Column {
 /// A few columns of activations, quantised.
 #[derive(Default)]
 pub struct Columns {
-    /// `[k / 64 up, cols]`, zeros after the last value.
-    pub low: Vec<Line>,
-    /// `[cols]`
-    pub columns: Vec<Column>,
-    /// Those of the first column, then those of the second, each ascending.
-    pub outliers: Vec<Outlier>,
+    k: usize,
+    low: Vec<Line>,
+    columns: Vec<Column>,
+    outliers: Vec<Outlier>,
 }
 
 impl Columns {
-    /// Panics unless the lengths fit rows of `k` values.
-    pub fn check(&self, k: usize) {
-        let outliers: usize = self.columns.iter().map(|c| c.outliers).sum();
-        assert!(k <= MAX_K && self.columns.len() <= COLS, "columns");
-        assert_eq!((self.low.len(), self.outliers.len()), (self.columns.len() * k.div_ceil(64), outliers), "columns");
-        assert!(self.outliers.iter().all(|o| (o.at as usize) < k / 4), "outliers");
-    }
-
     /// Quantises `x`, `[cols, k]`, with a table's `quantize`.
     pub fn pack(&mut self, quantize: Quantize, x: &[f32], k: usize) {
         let cols = x.len() / k;
+        assert!(k <= MAX_K && cols <= COLS, "columns of a tile");
+        self.k = k;
         self.low.clear();
         self.low.resize(cols * k.div_ceil(64), bytemuck::Zeroable::zeroed());
         self.columns.clear();
@@ -80,6 +72,29 @@ impl Columns {
             let column = quantize(x, &mut self.low, (c, cols), &mut self.outliers);
             self.columns.push(column);
         }
+        // What kernels rely on when they read without looking.
+        assert_eq!(self.outliers.len(), self.columns.iter().map(|c| c.outliers).sum::<usize>(), "outliers");
+        assert!(self.outliers.iter().all(|o| (o.at as usize) < k / 4), "outliers");
+    }
+
+    /// Length of the columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// `[k / 64 up, cols]`, zeros after the last value.
+    pub fn low(&self) -> &[Line] {
+        &self.low
+    }
+
+    /// `[cols]`
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Those of the first column, then those of the second, each ascending; inside the columns.
+    pub fn outliers(&self) -> &[Outlier] {
+        &self.outliers
     }
 }
 

@@ -1,8 +1,9 @@
 //! From pixels to image tokens: the vision tower, the projector, and the order of the tiles' features.
 //!
-//! Both compute in bf16 where the CPU has instructions for it, unless the weights are F32, and in f32 otherwise, even
-//! where weights are quantised. CLIP towers have a few patches of very large norm whose features int8 activations move
-//! by several percent (3.8e-2 of a whole embedding, measured on ViT-B/16, where the median patch moves by 6e-3).
+//! Quantised weights are computed with in int8, activations in two digits with a scale for a whole row
+//! ([`crate::kernels::row_scaled`]), where the kernels have it; others in bf16 where the CPU has instructions for it,
+//! unless they are F32; the rest in f32. The decoder's int8 will not do here: CLIP towers have patches of very large norm,
+//! and tokens with a few very large values.
 
 mod config;
 mod embedding;

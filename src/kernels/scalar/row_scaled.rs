@@ -6,7 +6,7 @@ use crate::quant::Unpacked;
 
 /// See [`Quantize`](super::super::row_scaled::Quantize).
 pub(super) fn quantize(x: &[f32], low: &mut [Line], (c, cols): (usize, usize), outliers: &mut Vec<Outlier>) -> Column {
-    assert!(c < cols && low.len() == cols * x.len().div_ceil(64) && x.len() % 4 == 0, "room for the column");
+    assert!(c < cols && low.len() == cols * x.len().div_ceil(64) && x.len().is_multiple_of(4), "room for the column");
     let mut sums = [0f32; 16];
     for x in x.chunks(16) {
         sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x.abs());
@@ -53,18 +53,18 @@ pub(super) fn matmul<B: Requantise>(
 ) {
     let w: &[B] = bytemuck::cast_slice(w);
     let blocks = k / B::LEN;
-    assert!(w.len() == out.rows() * blocks && k % B::LEN == 0, "weights for the tile");
-    assert_eq!(x.iter().map(|x| x.columns.len()).sum::<usize>(), out.cols(), "activations for the tile");
+    assert!(w.len() == out.rows() * blocks && k.is_multiple_of(B::LEN), "weights for the tile");
+    assert_eq!(x.iter().map(|x| x.columns().len()).sum::<usize>(), out.cols(), "activations for the tile");
     assert!(bias.is_none_or(|b| b.len() == out.rows()), "bias");
-    x.iter().for_each(|x| x.check(k));
+    assert!(x.iter().all(|x| x.k() == k), "activations for the weights");
     let mut row = vec![0; k];
     for r in 0..out.rows() {
         let row_scale = requantise(&w[r * blocks..][..blocks], &mut row);
         let mut c = 0;
         for x in x {
-            let mut outliers = x.outliers.iter();
-            for (i, column) in x.columns.iter().enumerate() {
-                let low = |j: usize| i32::from(x.low[j / 64 * x.columns.len() + i].0[j % 64]);
+            let mut outliers = x.outliers().iter();
+            for (i, column) in x.columns().iter().enumerate() {
+                let low = |j: usize| i32::from(x.low()[j / 64 * x.columns().len() + i].0[j % 64]);
                 let mut dot: i32 = row.iter().enumerate().map(|(j, w)| w * low(j)).sum();
                 for o in outliers.by_ref().take(column.outliers) {
                     for (w, digit) in row[4 * o.at as usize..].iter().zip(o.digits.to_le_bytes()) {

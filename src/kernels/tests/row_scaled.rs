@@ -22,10 +22,10 @@ fn pack(kernels: &Kernels, x: &[f32], k: usize) -> Vec<Columns> {
 fn columns(tiles: &[Columns], k: usize) -> Vec<(Vec<i32>, f32)> {
     let mut all = Vec::new();
     for t in tiles {
-        t.check(k);
-        let (cols, mut outliers) = (t.columns.len(), t.outliers.iter());
-        for (c, column) in t.columns.iter().enumerate() {
-            let mut q: Vec<i32> = (0..k).map(|j| i32::from(t.low[j / 64 * cols + c].0[j % 64])).collect();
+        assert_eq!(t.k(), k);
+        let (cols, mut outliers) = (t.columns().len(), t.outliers().iter());
+        for (c, column) in t.columns().iter().enumerate() {
+            let mut q: Vec<i32> = (0..k).map(|j| i32::from(t.low()[j / 64 * cols + c].0[j % 64])).collect();
             for o in outliers.by_ref().take(column.outliers) {
                 assert_ne!(o.digits, 0);
                 for (q, digit) in q[4 * o.at as usize..].iter_mut().zip(o.digits.to_le_bytes()) {
@@ -105,7 +105,7 @@ fn columns_are_quantised_to_the_same_bits_in_every_table() {
 fn matmul(kernels: &Kernels, t: BlockType, w: &[u8], x: &[Columns], k: usize, bias: Option<&[f32]>) -> Vec<f32> {
     let run = kernels.row_scaled.as_ref().unwrap().matmul[t as usize].unwrap();
     let rows = w.len() / t.row_bytes(k).unwrap();
-    let cols = x.iter().map(|x| x.columns.len()).sum();
+    let cols = x.iter().map(|x| x.columns().len()).sum();
     let mut out = vec![f32::NAN; rows * cols];
     run(w, k, x, bias, &mut OutTile::new(&mut out, cols, rows), &mut vec![f32::NAN; 3]);
     out

@@ -10,6 +10,7 @@ use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use unpack::Unpack;
 
+mod activation;
 mod attention;
 mod attention_bf16;
 mod matmul_bf16;
@@ -84,7 +85,9 @@ const KERNELS: Kernels = Kernels {
             Some(row_scaled_of::<IQ4_NL>()),
         ],
     }),
-    // SAFETY: the table is given out only where the CPU has the kernel's instruction sets.
+    // SAFETY: as above.
+    gelu_quick: |x| unsafe { activation::gelu_quick(x) },
+    // SAFETY: as above.
     attend: |q, pages, out, scratch| unsafe { attention::attend(q, pages, out, scratch) },
     ..avx2::KERNELS
 };

@@ -17,7 +17,7 @@ const R: usize = 2;
 /// See [`Quantize`](crate::kernels::row_scaled::Quantize).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn quantize(x: &[f32], low: &mut [Line], (c, cols): (usize, usize), outliers: &mut Vec<Outlier>) -> Column {
-    assert!(c < cols && low.len() == cols * x.len().div_ceil(64) && x.len() % 4 == 0, "room for the column");
+    assert!(c < cols && low.len() == cols * x.len().div_ceil(64) && x.len().is_multiple_of(4), "room for the column");
     // SAFETY: lanes outside the mask are not read; the others lie in the slice.
     let load = |x: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask(x.len().min(16)), x.as_ptr()) };
     let (mut sums, mut largest) = (_mm512_setzero_ps(), _mm512_setzero_si512());
@@ -90,9 +90,9 @@ pub(super) fn matmul<B: Unpack + Requantise>(
     let row_bytes = k / B::LEN * size_of::<B>();
     assert_eq!(k % B::LEN, 0, "whole blocks in a row");
     assert_eq!(Some(w.len()), out.rows().checked_mul(row_bytes), "weights for the tile");
-    assert_eq!(x.iter().map(|x| x.columns.len()).sum::<usize>(), out.cols(), "activations for the tile");
+    assert_eq!(x.iter().map(|x| x.columns().len()).sum::<usize>(), out.cols(), "activations for the tile");
     assert!(bias.is_none_or(|b| b.len() == out.rows()), "bias");
-    x.iter().for_each(|x| x.check(k));
+    assert!(x.iter().all(|x| x.k() == k), "activations for the weights");
 
     // Values of a line that are not there meet zeros, so any will do.
     let (vectors, groups) = (k.div_ceil(64) * 16, k / B::GROUP * if B::MINIMA { 2 } else { 1 });
@@ -135,7 +135,7 @@ pub(super) fn matmul<B: Unpack + Requantise>(
         for x in x {
             // SAFETY: `check`ed columns, `c` and so many more are those of the tile; values of `k` and up to a line.
             unsafe { columns(&rows, x, c, k.div_ceil(64), out) };
-            c += x.columns.len();
+            c += x.columns().len();
         }
     }
 }
@@ -282,7 +282,7 @@ struct Weights {
 unsafe fn columns(w: &Weights, x: &Columns, c: usize, lines: usize, out: &mut OutTile<'_>) {
     macro_rules! sizes {
         ($($n:literal)+) => {
-            match x.columns.len() {
+            match x.columns().len() {
                 // SAFETY: the contract of this function.
                 $($n => unsafe { dots::<$n>(w, x, lines) },)+
                 _ => return,
@@ -290,9 +290,15 @@ unsafe fn columns(w: &Weights, x: &Columns, c: usize, lines: usize, out: &mut Ou
         };
     }
     const { assert!(COLS == 14) };
+    // Columns of a result are far apart, and nothing of them is in a cache yet.
+    for i in 0..x.columns().len() {
+        for r in (0..R).filter(|r| w.lanes[*r] > 0) {
+            _mm_prefetch::<_MM_HINT_T0>(out.at(c + i, w.first + 16 * r).cast_const().cast());
+        }
+    }
     let dots = sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    let mut outliers = x.outliers.as_slice();
-    for (i, column) in x.columns.iter().enumerate() {
+    let mut outliers = x.outliers();
+    for (i, column) in x.columns().iter().enumerate() {
         let (own, rest) = outliers.split_at(column.outliers);
         outliers = rest;
         let mut sums: [__m512i; R] = std::array::from_fn(|r| dots[r][i]);
@@ -331,9 +337,9 @@ unsafe fn dots<const C: usize>(w: &Weights, x: &Columns, lines: usize) -> [[__m5
     // SAFETY: the contract of this function.
     unsafe {
         let mut acc: [[__m512i; C]; R] =
-            [std::array::from_fn(|i| _mm512_set1_epi32(-128 * x.columns.get_unchecked(i).sum)); R];
+            [std::array::from_fn(|i| _mm512_set1_epi32(-128 * x.columns().get_unchecked(i).sum)); R];
         let mut lanes: [*const __m512i; R] = std::array::from_fn(|r| w.values[r].cast_const());
-        let mut low: *const i8 = x.low.as_ptr().cast();
+        let mut low: *const i8 = x.low().as_ptr().cast();
         for _ in 0..lines {
             for p in 0..16 {
                 let w: [__m512i; R] = std::array::from_fn(|r| _mm512_load_si512(lanes[r].add(p)));
