@@ -1,8 +1,8 @@
 //! The thread pool: entered once per forward pass, then cheap to use for every operation in it.
 //!
 //! A pool of `n` threads is `n − 1` workers and the caller. [`Pool::enter`] takes the workers and gives a [`Team`];
-//! [`Team::run`] hands out the chunks of one operation through an atomic counter and returns when all are done. Which
-//! worker computes which chunk has no effect on the result.
+//! [`Team::run`] gives every thread a share of an operation's chunks, lets those that are done early take from the others,
+//! and returns when all are done. Which worker computes which chunk has no effect on the result.
 //!
 //! Between operations a worker spins for a moment, then offers its CPU to whoever wants it for a while, then parks. So
 //! little is lost on a machine that is idle, or where more threads run than there are CPUs: `bench/oversubscribed.py`.
@@ -46,6 +46,8 @@ struct Shared {
     job: AtomicPtr<Job>,
     stop: AtomicBool,
     parked: Vec<AtomicBool>,
+    /// The shares of the job, one for each thread.
+    next: Vec<Next>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -65,21 +67,38 @@ impl Gate {
 struct Job {
     run: *const (dyn Fn(usize, usize) + Sync),
     chunks: usize,
-    next: AtomicUsize,
 }
 
 impl Job {
-    fn work(&self, worker: usize) {
-        loop {
-            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= self.chunks {
-                return;
+    /// Takes chunks off this worker's own share, which are neighbours: so are the weights that they read, and what was
+    /// prefetched for the next is used. After that off the others' shares.
+    fn work(&self, worker: usize, next: &[Next]) {
+        let n = next.len();
+        for share in (worker..n).chain(0..worker) {
+            let end = Self::share(self.chunks, n, share).end;
+            loop {
+                let chunk = next[share].0.fetch_add(1, Ordering::Relaxed);
+                if chunk >= end {
+                    break;
+                }
+                // SAFETY: `Team::run` keeps the closure alive until every worker has finished with this job.
+                unsafe { (*self.run)(worker, chunk) };
             }
-            // SAFETY: `Team::run` keeps the closure alive until every worker has finished with this job.
-            unsafe { (*self.run)(worker, chunk) };
         }
     }
+
+    /// Share `i` of `n` of the chunks.
+    fn share(chunks: usize, n: usize, i: usize) -> std::ops::Range<usize> {
+        let (each, more) = (chunks / n, chunks % n);
+        let start = |i: usize| i * each + i.min(more);
+        start(i)..start(i + 1)
+    }
 }
+
+/// The first chunk of a share that nobody has taken, in a cache line of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Next(AtomicUsize);
 
 impl Pool {
     /// A pool of `threads` threads in all, the caller among them; at least 1.
@@ -94,6 +113,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             parked: (0..n).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::new(None),
+            next: (0..=n).map(|_| Next::default()).collect(),
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(n), turn: Mutex::new(()) };
         for i in 0..n {
@@ -151,7 +171,11 @@ impl Team<'_> {
                 f,
             )
         };
-        let mut job = Job { run, chunks, next: AtomicUsize::new(0) };
+        let mut job = Job { run, chunks };
+        // Nobody is inside the gate, and the store that opens it publishes these.
+        for (i, next) in shared.next.iter().enumerate() {
+            next.0.store(Job::share(chunks, shared.next.len(), i).start, Ordering::Relaxed);
+        }
         shared.job.store(&raw mut job, Ordering::Relaxed);
         let job_number = shared.gate.load(Ordering::Relaxed) / Gate::NEXT + 1;
         // SeqCst orders this against the workers' `parked` stores: either they see the new job before they park, or we
@@ -162,7 +186,7 @@ impl Team<'_> {
                 worker.thread().unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| job.work(workers.len())));
+        let mine = catch_unwind(AssertUnwindSafe(|| job.work(workers.len(), &shared.next)));
         let mut gate = shared.gate.fetch_and(!Gate::OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
         while gate & Gate::INSIDE > 0 {
@@ -239,7 +263,7 @@ impl Shared {
         while self.wait(worker, &mut seen) {
             // SAFETY: inside the gate, so the job's owner waits for this worker to leave.
             let job = unsafe { &*self.job.load(Ordering::Relaxed) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.work(worker))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.work(worker, &self.next))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
             self.gate.fetch_sub(1, Ordering::Release);
