@@ -19,7 +19,7 @@ pub const COLS: usize = 14;
 pub const MAX_K: usize = 1 << 16;
 
 /// One digit holds magnitudes up to so many times the mean.
-pub const MEANS: f32 = 5.0;
+pub const MEANS: f32 = 4.0;
 
 /// The largest digit.
 pub const DIGIT: f32 = 127.0;
@@ -162,7 +162,7 @@ pub struct RowScaled {
 /// Quantises one column, `[k]`; the same bits in every table. Arguments: the values; the lines of all columns of its tile,
 /// zeros; which column it is and of how many; where its outliers are added.
 ///
-/// `scale = max(min(largest, 5 · mean) / 127, largest / 127 / 128)` of the magnitudes. Their sum is that of 16 sums of
+/// `scale = max(min(largest, 4 · mean) / 127, largest / 127 / 128)` of the magnitudes. Their sum is that of 16 sums of
 /// every sixteenth value, then of halves. `q = x / scale` to nearest even; `low = q` where it fits into −127..=127, else
 /// `high = (q + 64) >> 7`. What has an infinity or a NaN gets scale NaN; what is so small that the inverse of the scale
 /// overflows becomes zero.

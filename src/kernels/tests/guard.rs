@@ -2,8 +2,9 @@
 //!
 //! A kernel that strays ends the whole test run with a segmentation fault; what was printed last says which.
 
+use super::matmul::bf16_columns;
 use super::{Activations, Random, each_table};
-use crate::kernels::{OutTile, Q8Rows};
+use crate::kernels::{Bf16Columns, OutTile, Q8Rows};
 use crate::quant::BlockType;
 use half::{bf16, f16};
 use memmap2::MmapMut;
@@ -80,7 +81,8 @@ fn matmuls_stay_inside() {
                     if let Some(bf16) = &kernels.bf16 {
                         let mut halves = Guarded::new(&vec![bf16::ZERO; cols * k]);
                         (bf16.round)(&x, &mut halves);
-                        (bf16.matmul)(t, &w, &halves, k, &mut tile, &mut Vec::new());
+                        let columns = Guarded::new(&bf16_columns(&halves, cols, k));
+                        (bf16.matmul)(t, &w, Bf16Columns::new(&columns, cols, k), &mut tile, &mut Vec::new());
                     }
                     if let Some(run) = kernels.matmul_q8[t as usize] {
                         let a = Activations::quantize(&x, cols, kernels);

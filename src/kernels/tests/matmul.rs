@@ -318,7 +318,7 @@ fn bf16_case(t: BlockType, rows: usize, cols: usize, k: usize, random: &mut Rand
 }
 
 /// `x`, `[cols, k]`, as the kernels take it.
-fn bf16_columns(x: &[bf16], cols: usize, k: usize) -> Vec<bf16> {
+pub(super) fn bf16_columns(x: &[bf16], cols: usize, k: usize) -> Vec<bf16> {
     let mut packed = vec![bf16::NAN; Bf16Columns::len(cols, k)];
     for c in 0..cols {
         for (start, values) in Bf16Columns::places(c, cols, k) {
