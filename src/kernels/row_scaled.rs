@@ -171,14 +171,14 @@ pub type Quantize = fn(&[f32], &mut [Line], (usize, usize), &mut Vec<Outlier>) -
 /// `out[c, r] = Σ_k w[r, k] · x[c, k] + bias[r]`: the weight rows' bytes, `k`, activations in the tiles that [`tile`]
 /// says, bias, where to write, scratch. The same bits in every table.
 ///
-/// The scale of a weight row is the largest [`Requantise::bound`] of its groups over 127, NaN if that is not finite. A
+/// The scale of a weight row is the largest `Requantise::bound` of its groups over 127, NaN if that is not finite. A
 /// value is `(q · 2^shift · factor + 2¹⁴) >> 15` with `factor = scale_of_group / scale · 2^(15 − shift)` to nearest, at
 /// most 32767; with minima the factor is 2⁶ times that, and the value `(… − min / scale · 2⁶ + 2⁵) >> 6`. It is at
 /// most 127: a negative scale of Q8_0 can make 128. An output is the
 /// exact sum of products, rounded, times the row's scale, times the column's, plus the bias.
 pub type Matmul = fn(&[u8], usize, &[Columns], Option<&[f32]>, &mut OutTile<'_>, &mut Vec<f32>);
 
-/// What to multiply values of a weight row with, from its [`Requantise::bound`]: its scale and the inverse.
+/// What to multiply values of a weight row with, from its `Requantise::bound`: its scale and the inverse.
 pub fn row_scale(bound: f32) -> (f32, f32) {
     let scale = bound / DIGIT;
     let inverse = 1.0 / scale;
