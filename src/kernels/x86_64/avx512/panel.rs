@@ -18,6 +18,8 @@ const R: usize = 2;
 const GROUPS: usize = CHUNK / 16;
 /// Columns in a pass over the weights: their chunks stay in the L2 cache.
 const COLUMNS: usize = 640;
+/// So many bytes of fewer columns stay there, in which case weights come in longer runs.
+const COPIED: usize = 256 << 10;
 
 /// Sixteen rows of a chunk.
 #[repr(C, align(64))]
@@ -61,7 +63,9 @@ pub(super) unsafe fn multiply<B: Unpack>(
 ) {
     let width = out.cols().min(COLUMNS);
     let (panel, column, sum) = (size_of::<Panel>() / 4, size_of::<Column>() / 4, 16 * R);
-    let needed = 16 + R * panel + width * column + count.div_ceil(16 * R) * width * sum;
+    // Chunks that are copied at a time.
+    let span = (COPIED / (width * size_of::<Column>())).clamp(1, x.k.div_ceil(CHUNK));
+    let needed = 16 + R * panel + span * width * column + count.div_ceil(16 * R) * width * sum;
     if scratch.len() < needed {
         scratch.resize(needed, 0.0);
     }
@@ -74,48 +78,55 @@ pub(super) unsafe fn multiply<B: Unpack>(
         (
             &mut *at.cast::<[Panel; R]>(),
             at.add(R * panel).cast::<Column>(),
-            at.add(R * panel + width * column).cast::<Sums>(),
+            at.add(R * panel + span * width * column).cast::<Sums>(),
         )
     };
     for c in (0..out.cols()).step_by(COLUMNS) {
         let width = COLUMNS.min(out.cols() - c);
-        for at in (0..x.k).step_by(CHUNK) {
-            let len = CHUNK.min(x.k - at);
-            let bytes = at / B::LEN * size_of::<B>();
-            for i in 0..width {
-                // SAFETY: one of the columns that `scratch` has room for.
-                let column = unsafe { &mut *columns.add(i) };
-                column.fill(x, c + i, at, len, B::GROUP, if B::MINS { None } else { Some(B::OFFSET) });
+        for from in (0..x.k).step_by(span * CHUNK) {
+            let chunks = (from..x.k.min(from + span * CHUNK)).step_by(CHUNK);
+            for (j, at) in chunks.clone().enumerate() {
+                for i in 0..width {
+                    // SAFETY: one of the columns that `scratch` has room for.
+                    let column = unsafe { &mut *columns.add(j * width + i) };
+                    let offset = if B::MINS { None } else { Some(B::OFFSET) };
+                    column.fill(x, c + i, at, CHUNK.min(x.k - at), B::GROUP, offset);
+                }
             }
             for r in (0..count).step_by(16 * R) {
-                let lanes = [(count - r).min(16), count.saturating_sub(r + 16).min(16)];
-                // SAFETY: 16 or 32 rows from `r` on, by the contract of this function; `len` is a multiple of the block;
-                // `width` columns are filled, and as many `Sums` are there for each 32 rows.
-                unsafe {
-                    // Without a second sixteen, its panel holds something old, and no lane of it is stored.
-                    for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
-                        panel.unpack::<B>(Rows::new(w.add((r + 16 * i) * row_bytes), row_bytes).skip(bytes), len);
-                    }
-                    // The next rows come while the columns go by.
-                    for r in r + 16 * R..count.min(r + 32 * R) {
-                        Rows::prefetch(w.add(r * row_bytes + bytes), len / B::LEN * size_of::<B>());
-                    }
-                    let pass = Pass {
-                        panels,
-                        columns,
-                        sums: sums.add(r / (16 * R) * width),
-                        width,
-                        len,
-                        first: at == 0,
-                        out: (at + len == x.k).then(|| (out.at(c, first + r), out.stride())),
-                        lanes,
-                    };
-                    // Few kinds of block, many types: tiles are compiled once for each kind.
-                    match (B::GROUP, B::MINS) {
-                        (32, false) => pass.run::<32, false>(),
-                        (32, true) => pass.run::<32, true>(),
-                        (_, false) => pass.run::<16, false>(),
-                        (_, true) => pass.run::<16, true>(),
+                for (j, at) in chunks.clone().enumerate() {
+                    let len = CHUNK.min(x.k - at);
+                    let (start, bytes) = (at / B::LEN * size_of::<B>(), len / B::LEN * size_of::<B>());
+                    let lanes = [(count - r).min(16), count.saturating_sub(r + 16).min(16)];
+                    // SAFETY: 16 or 32 rows from `r` on, by the contract of this function; `len` is a multiple of the
+                    // block; `width` columns are filled, and as many `Sums` are there for each 32 rows.
+                    unsafe {
+                        // Without a second sixteen, its panel holds something old, and no lane of it is stored.
+                        for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
+                            let r = r + 16 * i;
+                            panel.unpack::<B>(Rows::new(w.add(r * row_bytes), row_bytes).skip(start), len);
+                            // The next rows come while the columns go by.
+                            for next in r + 16 * R..count.min(r + 16 * R + 16) {
+                                Rows::prefetch(w.add(next * row_bytes + start), bytes);
+                            }
+                        }
+                        let pass = Pass {
+                            panels,
+                            columns: columns.add(j * width),
+                            sums: sums.add(r / (16 * R) * width),
+                            width,
+                            len,
+                            first: at == 0,
+                            out: (at + len == x.k).then(|| (out.at(c, first + r), out.stride())),
+                            lanes,
+                        };
+                        // Few kinds of block, many types: tiles are compiled once for each kind.
+                        match (B::GROUP, B::MINS) {
+                            (32, false) => pass.run::<32, false>(),
+                            (32, true) => pass.run::<32, true>(),
+                            (_, false) => pass.run::<16, false>(),
+                            (_, true) => pass.run::<16, true>(),
+                        }
                     }
                 }
             }
