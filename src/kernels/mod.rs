@@ -68,7 +68,8 @@ impl<'a> Q8Rows<'a> {
 pub struct Bf16Columns<'a> {
     values: &'a [bf16],
     cols: usize,
-    k: usize,
+    /// Row length.
+    pub k: usize,
 }
 
 impl<'a> Bf16Columns<'a> {
@@ -95,7 +96,7 @@ impl<'a> Bf16Columns<'a> {
     }
 
     /// Columns `c..c + n` of the chunk that begins at value `at`.
-    fn chunk(&self, at: usize, c: usize, n: usize) -> &'a [bf16] {
+    pub fn chunk(&self, at: usize, c: usize, n: usize) -> &'a [bf16] {
         &self.values[(at / Self::CHUNK * self.cols + c) * Self::STRIDE..][..n * Self::STRIDE]
     }
 }
