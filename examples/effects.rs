@@ -1,8 +1,8 @@
 //! What each fast path does to answers: greedy text and logits of real models, computed in several ways, beside f32
-//! throughout. It holds nothing to a bound; the tables in `docs/accuracy.md` are its output.
+//! throughout. The tables in `docs/accuracy.md` are its output.
 //!
-//! `cargo test --test effects -- --ignored --nocapture --test-threads 1` takes ten minutes on two cores. Needs SmolLM2 in
-//! `LLAVA_TEST_ASSETS` and the photo pair in `LLAVA_TEST_PHOTO`, as the other tests do.
+//! `cargo run --release --example effects` takes ten minutes on two cores. Needs SmolLM2 in `LLAVA_TEST_ASSETS` and the
+//! photo pair in `LLAVA_TEST_PHOTO`, as the tests do.
 
 use llava::kernels::Kernels;
 use llava::prompt::{self, Message, Slot};
@@ -183,29 +183,12 @@ fn photos(ways: &[Way]) {
     table("The photo pair", ways, |way| run(way, &lm, Some(&mmproj), &photos, &ABOUT_PHOTOS));
 }
 
-#[test]
-#[ignore = "takes minutes and holds nothing to a bound"]
-fn of_rounding_on_texts() {
+fn main() {
     texts(&roundings());
-}
-
-#[test]
-#[ignore = "takes minutes and holds nothing to a bound"]
-fn of_rounding_on_photos() {
     photos(&roundings());
-}
-
-#[test]
-#[ignore = "takes minutes and holds nothing to a bound"]
-fn of_instruction_sets_on_texts() {
-    texts(&instruction_sets());
-}
-
-/// Without what takes longest.
-#[test]
-#[ignore = "takes minutes and holds nothing to a bound"]
-fn of_instruction_sets_on_photos() {
     let mut ways = instruction_sets();
+    texts(&ways);
+    // Without what takes longest.
     let best = ways[0].kernels;
     ways.retain(|way| way.kernels != "scalar" && (!way.exact || way.kernels == best));
     photos(&ways);
