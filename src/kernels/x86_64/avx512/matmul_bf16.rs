@@ -7,6 +7,7 @@
 
 use super::matmul_q8::mask;
 use super::rows::{Rows, transpose};
+use super::sums::{self, R, Sums, aligned};
 use crate::kernels::{Bf16Columns, Dequantize, OutTile};
 use crate::quant::BlockType;
 use half::bf16;
@@ -14,8 +15,6 @@ use std::arch::x86_64::*;
 
 /// Values of a row in a chunk: with 32 rows, 16 KiB.
 const CHUNK: usize = Bf16Columns::CHUNK;
-/// Sixteens of rows that share a pass over the columns.
-const R: usize = 2;
 /// Columns in a pass over the weights: their chunks stay in the L2 cache.
 const COLUMNS: usize = 640;
 
@@ -32,9 +31,6 @@ struct Chunk {
 
 /// A chunk of a column.
 type Column = [bf16; Bf16Columns::STRIDE];
-
-/// Running sums of a column and 32 rows.
-type Sums = [f32; 16 * R];
 
 /// Rounds to bf16, nearest even.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -67,17 +63,12 @@ pub(super) fn matmul(
     assert_eq!(x.cols, out.cols(), "activations for the tile");
     let width = out.cols().min(COLUMNS);
     let (chunk, sum) = (size_of::<Chunk>() / 4, 16 * R);
-    let needed = 16 + chunk + out.rows().div_ceil(16 * R) * width * sum;
-    if scratch.len() < needed {
-        scratch.resize(needed, 0.0);
-    }
-    let skip = scratch.as_ptr().align_offset(64);
-    assert!(skip < 16, "an aligned start");
-    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Chunk` and
-    // `Sums`.
+    let scratch = aligned(scratch, chunk + out.rows().div_ceil(16 * R) * width * sum);
+    // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Chunk` and a
+    // column's sums.
     let (chunk, sums) = unsafe {
-        let at = scratch.as_mut_ptr().add(skip);
-        (&mut *at.cast::<Chunk>(), at.add(chunk).cast::<Sums>())
+        let at = scratch.as_mut_ptr();
+        (&mut *at.cast::<Chunk>(), at.add(chunk).cast::<sums::Column>())
     };
 
     for c in (0..out.cols()).step_by(COLUMNS) {
@@ -99,16 +90,18 @@ pub(super) fn matmul(
                     let bytes = bytes(r);
                     Rows::prefetch(bytes.as_ptr(), bytes.len());
                 }
-                // SAFETY: as many `Sums` as columns are there for each 32 rows; rows and columns are those of the tile.
+                // SAFETY: sums for as many columns are there for each 32 rows; rows and columns are those of the tile.
                 unsafe {
                     let pass = Pass {
                         panels: &chunk.panels,
                         columns,
-                        sums: sums.add(first / (16 * R) * width),
                         len,
-                        first: at == 0,
-                        out: (at + len == k).then(|| (out.at(c, first), out.stride())),
-                        lanes: [rows.min(16), rows.saturating_sub(16)],
+                        sums: Sums {
+                            waiting: sums.add(first / (16 * R) * width),
+                            first: at == 0,
+                            out: (at + len == k).then(|| (out.at(c, first), out.stride())),
+                            lanes: [rows.min(16), rows.saturating_sub(16)],
+                        },
                     };
                     pass.run();
                 }
@@ -173,24 +166,17 @@ fn from_f16(v: __m512i) -> __m512i {
 struct Pass<'a> {
     panels: &'a [[[bf16; 32]; CHUNK / 2]; R],
     columns: &'a [Column],
-    /// One for each column.
-    sums: *mut Sums,
     /// Values in the chunk.
     len: usize,
-    /// Whether there are no sums yet.
-    first: bool,
-    /// Where the results go after the last chunk: that of the first row and column, and the distance of columns.
-    out: Option<(*mut f32, usize)>,
-    /// Rows of each panel.
-    lanes: [usize; R],
+    sums: Sums,
 }
 
 impl Pass<'_> {
     /// In tiles as large as the registers allow.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F, BW, VL and BF16; panels and columns hold `len` values and a zero; `sums` and `out` are
-    /// valid for all of them.
+    /// The CPU has AVX-512 F, BW, VL and BF16; panels and columns hold `len` values and a zero; the sums are
+    /// good for all of them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn run(&self) {
         let mut c = 0;
@@ -221,15 +207,7 @@ impl Pass<'_> {
         // SAFETY: the contract of this function.
         unsafe {
             let x: &[Column; C] = &*self.columns.as_ptr().add(c).cast();
-            let sums: &mut [Sums; C] = &mut *self.sums.add(c).cast();
-            let mut acc = [[_mm512_setzero_ps(); C]; R];
-            if !self.first {
-                for r in 0..R {
-                    for i in 0..C {
-                        acc[r][i] = _mm512_load_ps(sums[i].as_ptr().add(16 * r));
-                    }
-                }
-            }
+            let mut acc = self.sums.load::<C>(c);
             for p in 0..self.len.div_ceil(2) {
                 let w: [__m512bh; R] = std::array::from_fn(|r| load(&self.panels[r], p));
                 for i in 0..C {
@@ -240,17 +218,7 @@ impl Pass<'_> {
                     }
                 }
             }
-            for r in 0..R {
-                for i in 0..C {
-                    match self.out {
-                        None => _mm512_store_ps(sums[i].as_mut_ptr().add(16 * r), acc[r][i]),
-                        Some((out, stride)) => {
-                            let out = out.wrapping_add((c + i) * stride + 16 * r);
-                            _mm512_mask_storeu_ps(out, mask(self.lanes[r]), acc[r][i]);
-                        }
-                    }
-                }
-            }
+            self.sums.store(c, acc);
         }
     }
 }

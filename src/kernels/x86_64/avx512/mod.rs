@@ -18,6 +18,7 @@ mod matmul_q8;
 mod panel;
 mod row_scaled;
 mod rows;
+mod sums;
 mod unpack;
 
 /// The tables that this CPU can run: without bf16, and with it (Intel since Cooper Lake and Sapphire Rapids, AMD Zen 4).

@@ -4,16 +4,14 @@
 //! them between chunks: in the matrices themselves a column lies a power of two from the next, and so in the same few
 //! sets of every cache. Nothing of a weight matrix is ever held unpacked but 32 rows of a chunk.
 
-use super::matmul_q8::mask;
 use super::rows::{Rows, transpose};
+use super::sums::{self, R, Sums, aligned};
 use super::unpack::{Groups, Unpack};
 use crate::kernels::{OutTile, Q8Rows};
 use std::arch::x86_64::*;
 
 /// Values of a row in a chunk: with 32 rows, 16 KiB.
 const CHUNK: usize = 512;
-/// Panels that share a pass over the columns.
-const R: usize = 2;
 /// Groups of 16 values in a chunk.
 const GROUPS: usize = CHUNK / 16;
 /// Columns in a pass over the weights: their chunks stay in the L2 cache.
@@ -42,9 +40,6 @@ struct Column {
     sums: [i32; GROUPS],
 }
 
-/// Running sums of a column and 32 rows.
-type Sums = [f32; 16 * R];
-
 /// Rows `first..first + count` of the tile, in panels of 16; two panels share a pass over the columns.
 ///
 /// # Safety
@@ -65,20 +60,16 @@ pub(super) unsafe fn multiply<B: Unpack>(
     let (panel, column, sum) = (size_of::<Panel>() / 4, size_of::<Column>() / 4, 16 * R);
     // Chunks that are copied at a time.
     let span = (COPIED / (width * size_of::<Column>())).clamp(1, x.k.div_ceil(CHUNK));
-    let needed = 16 + R * panel + span * width * column + count.div_ceil(16 * R) * width * sum;
-    if scratch.len() < needed {
-        scratch.resize(needed, 0.0);
-    }
-    let skip = scratch.as_ptr().align_offset(64);
-    assert!(skip < 16, "an aligned start");
+    let needed = R * panel + span * width * column + count.div_ceil(16 * R) * width * sum;
+    let scratch = aligned(scratch, needed);
     // SAFETY: aligned and one after the other inside `scratch`, by the lines above; any bits are a `Panel`, a `Column`
-    // and `Sums`.
+    // and a column's sums.
     let (panels, columns, sums) = unsafe {
-        let at = scratch.as_mut_ptr().add(skip);
+        let at = scratch.as_mut_ptr();
         (
             &mut *at.cast::<[Panel; R]>(),
             at.add(R * panel).cast::<Column>(),
-            at.add(R * panel + span * width * column).cast::<Sums>(),
+            at.add(R * panel + span * width * column).cast::<sums::Column>(),
         )
     };
     for c in (0..out.cols()).step_by(COLUMNS) {
@@ -99,7 +90,7 @@ pub(super) unsafe fn multiply<B: Unpack>(
                     let (start, bytes) = (at / B::LEN * size_of::<B>(), len / B::LEN * size_of::<B>());
                     let lanes = [(count - r).min(16), count.saturating_sub(r + 16).min(16)];
                     // SAFETY: 16 or 32 rows from `r` on, by the contract of this function; `len` is a multiple of the
-                    // block; `width` columns are filled, and as many `Sums` are there for each 32 rows.
+                    // block; `width` columns are filled, and sums for as many are there for each 32 rows.
                     unsafe {
                         // Without a second sixteen, its panel holds something old, and no lane of it is stored.
                         for (i, panel) in panels.iter_mut().enumerate().filter(|(i, _)| lanes[*i] > 0) {
@@ -113,12 +104,14 @@ pub(super) unsafe fn multiply<B: Unpack>(
                         let pass = Pass {
                             panels,
                             columns: columns.add(j * width),
-                            sums: sums.add(r / (16 * R) * width),
                             width,
                             len,
-                            first: at == 0,
-                            out: (at + len == x.k).then(|| (out.at(c, first + r), out.stride())),
-                            lanes,
+                            sums: Sums {
+                                waiting: sums.add(r / (16 * R) * width),
+                                first: at == 0,
+                                out: (at + len == x.k).then(|| (out.at(c, first + r), out.stride())),
+                                lanes,
+                            },
                         };
                         // Few kinds of block, many types: tiles are compiled once for each kind.
                         match (B::GROUP, B::MINS) {
@@ -190,17 +183,10 @@ impl Column {
 struct Pass<'a> {
     panels: &'a [Panel; R],
     columns: *const Column,
-    /// One for each column.
-    sums: *mut Sums,
     width: usize,
     /// Values in the chunk.
     len: usize,
-    /// Whether there are no sums yet.
-    first: bool,
-    /// Where the results go after the last chunk: that of the first row and column, and the distance of columns.
-    out: Option<(*mut f32, usize)>,
-    /// Rows of each panel.
-    lanes: [usize; R],
+    sums: Sums,
 }
 
 impl Pass<'_> {
@@ -208,7 +194,7 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// The CPU has AVX-512 F, BW, VL and VNNI; the panels and `width` columns hold `len` values, in groups of `GROUP`;
-    /// `sums` and `out` are valid for all of them.
+    /// the sums are good for all of them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn run<const GROUP: usize, const MINS: bool>(&self) {
         let mut c = 0;
@@ -244,15 +230,7 @@ impl Pass<'_> {
         // SAFETY: the contract of this function.
         unsafe {
             let x: &[Column; C] = &*self.columns.add(c).cast();
-            let sums: &mut [Sums; C] = &mut *self.sums.add(c).cast();
-            let mut acc = [[_mm512_setzero_ps(); C]; R];
-            if !self.first {
-                for r in 0..R {
-                    for i in 0..C {
-                        acc[r][i] = _mm512_load_ps(sums[i].as_ptr().add(16 * r));
-                    }
-                }
-            }
+            let mut acc = self.sums.load::<C>(c);
             let per_block = 32 / GROUP;
             for b in 0..self.len / 32 {
                 let mut t = [[_mm512_setzero_ps(); C]; R];
@@ -304,23 +282,7 @@ impl Pass<'_> {
                     }
                 }
             }
-            match self.out {
-                None => {
-                    for r in 0..R {
-                        for i in 0..C {
-                            _mm512_store_ps(sums[i].as_mut_ptr().add(16 * r), acc[r][i]);
-                        }
-                    }
-                }
-                Some((out, stride)) => {
-                    for r in 0..R {
-                        for i in 0..C {
-                            let out = out.wrapping_add((c + i) * stride + 16 * r);
-                            _mm512_mask_storeu_ps(out, mask(self.lanes[r]), acc[r][i]);
-                        }
-                    }
-                }
-            }
+            self.sums.store(c, acc);
         }
     }
 }

@@ -6,13 +6,11 @@
 
 use super::matmul_q8::mask;
 use super::rows::{Quads, Rows, transpose};
+use super::sums::{R, aligned};
 use super::unpack::{Groups, Unpack};
 use crate::kernels::OutTile;
 use crate::kernels::row_scaled::{COLS, Column, Columns, DIGIT, FRACTION, Line, MEANS, Outlier, Requantise, shift};
 use std::arch::x86_64::*;
-
-/// Sixteens of rows that share a pass over the columns.
-const R: usize = 2;
 
 /// See [`Quantize`](crate::kernels::row_scaled::Quantize).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -96,13 +94,7 @@ pub(super) fn matmul<B: Unpack + Requantise>(
 
     // Values of a line that are not there meet zeros, so any will do.
     let (vectors, groups) = (k.div_ceil(64) * 16, k / B::GROUP * if B::MINIMA { 2 } else { 1 });
-    let needed = (R * vectors + groups) * 16 + 16;
-    if scratch.len() < needed {
-        scratch.resize(needed, 0.0);
-    }
-    let skip = scratch.as_ptr().align_offset(64);
-    assert!(skip < 16, "an aligned start");
-    let start: *mut __m512i = scratch.as_mut_ptr().wrapping_add(skip).cast();
+    let start: *mut __m512i = aligned(scratch, (R * vectors + groups) * 16).as_mut_ptr().cast();
     let panels: [Panel; R] = std::array::from_fn(|r| Panel {
         values: start.wrapping_add(r * vectors),
         groups: start.wrapping_add(R * vectors).cast(),
