@@ -2,7 +2,7 @@
 //!
 //! No part of the interface: it may change with any version.
 
-use crate::cpu::{Canceller, Segment};
+use crate::cpu::{Control, Segment};
 use crate::decoder::Row;
 use crate::decoder::kv::KvCache;
 use crate::error::{Error, Result};
@@ -68,9 +68,9 @@ impl<'m> Picture<'m> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn encode(&self) -> Result<Duration> {
-        let (cpu, cancel, start) = (self.model.cpu(), Canceller::default(), Instant::now());
-        let features = self.vision.features(cpu, &cancel, &self.tiles)?;
-        self.vision.project(cpu, &cancel, features, &self.tiles)?;
+        let (cpu, control, start) = (self.model.cpu(), Control::default(), Instant::now());
+        let features = self.vision.features(cpu, &control, &self.tiles)?;
+        self.vision.project(cpu, &control, features, &self.tiles)?;
         Ok(start.elapsed())
     }
 
@@ -106,7 +106,7 @@ pub fn prefill(model: &Model, tokens: usize) -> Result<Duration> {
     let input: Vec<_> = (0..tokens).map(|i| Input::Token(token(model, i))).collect();
     let mut cache = KvCache::new(model.kv_shape());
     let start = Instant::now();
-    model.prefill(&mut cache, &input, 1, &Canceller::default(), &mut Vec::new())?;
+    model.prefill(&mut cache, &input, 1, &Control::default(), &mut Vec::new())?;
     Ok(start.elapsed())
 }
 
@@ -149,7 +149,7 @@ impl<'m> Sequences<'m> {
             // Each with tokens and memory of its own, as strangers' questions have.
             let input: Vec<_> = (0..after).map(|j| Input::Token(token(model, i + j))).collect();
             let mut cache = KvCache::new(model.kv_shape());
-            model.prefill(&mut cache, &input, 1, &Canceller::default(), &mut Vec::new())?;
+            model.prefill(&mut cache, &input, 1, &Control::default(), &mut Vec::new())?;
             caches.push(cache);
         }
         Ok(Self { model, caches, after })
@@ -163,13 +163,13 @@ impl<'m> Sequences<'m> {
         self.model.check_context(self.after + tokens.saturating_sub(1), 0)?;
         let decoder = self.model.decoder();
         let wanted: Vec<_> = (0..n).collect();
-        let (cancel, mut logits) = (Canceller::default(), Vec::new());
+        let (control, mut logits) = (Control::default(), Vec::new());
         let start = Instant::now();
         for t in 0..tokens {
             let rows: Vec<_> = (0..n).map(|i| Row::Token(token(self.model, i + t))).collect();
             let caches = self.caches.iter_mut().take(n);
             let mut segments: Vec<_> = caches.map(|cache| Segment { cache, rows: 1 }).collect();
-            decoder.forward(&mut self.model.cpu().enter(&cancel), &mut segments, &rows, &wanted, &mut logits)?;
+            decoder.forward(&mut self.model.cpu().enter(&control), &mut segments, &rows, &wanted, &mut logits)?;
         }
         let elapsed = start.elapsed();
         self.caches.iter_mut().for_each(|cache| cache.truncate(self.after));

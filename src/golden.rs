@@ -1,6 +1,6 @@
 //! Test support: the golden files that `tests/golden/transformers/make.py` made.
 
-use crate::cpu::{Canceller, Cpu};
+use crate::cpu::{Control, Cpu};
 use crate::gguf::File;
 use crate::kernels::Kernels;
 use crate::npy;
@@ -41,6 +41,6 @@ pub(crate) fn devices() -> Vec<Cpu> {
     tables.into_iter().flat_map(|k| [1, 3].map(|threads| Cpu::new(k, threads, true).unwrap())).collect()
 }
 
-pub(crate) fn never() -> Canceller {
-    Canceller::default()
+pub(crate) fn never() -> Control {
+    Control::default()
 }

@@ -117,11 +117,12 @@
 //! # Ok::<(), llava::Error>(())
 //! ```
 //!
-//! # Threads and cancelling
+//! # Threads, cancelling and progress
 //!
 //! A model has one pool of threads, as many as the process may use unless [`ModelBuilder::threads`] says fewer. Sessions
-//! on different threads may run at the same time and take turns at it. A [`Canceller`] stops a session or a batch from
-//! another thread; what there is of the answer is returned with [`FinishReason::Cancelled`].
+//! on different threads may run at the same time and take turns at it. A [`Control`] stops a session or a batch from
+//! another thread; what there is of the answer is returned with [`FinishReason::Cancelled`]. It also says how far the
+//! work before the first word is: [`Control::on_progress`].
 //!
 //! ```
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transformers")).unwrap();
@@ -129,9 +130,9 @@
 //! # let model = Model::open("llava")?;
 //! # let image = Image::open("images/wide.png")?;
 //! let mut session = model.session();
-//! let canceller = session.canceller();
+//! let control = session.control();
 //! let answer = session.ask_with("What is this?", &[&image], |_| {
-//!     canceller.cancel(); // from here or from any other thread
+//!     control.cancel(); // from here or from any other thread
 //!     std::ops::ControlFlow::Continue(())
 //! })?;
 //! assert_eq!(answer.finish_reason, FinishReason::Cancelled);
@@ -167,7 +168,7 @@ pub mod tokenizer;
 mod vision;
 mod weights;
 
-pub use cpu::Canceller;
+pub use cpu::{Control, Progress, Stage};
 pub use decoder::Config as DecoderConfig;
 pub use decoder::kv::KvType;
 pub use error::{Error, Result};

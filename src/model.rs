@@ -1,6 +1,6 @@
 //! A model: the language model, the tower and projector, the tokenizer and the chat template, ready to run.
 
-use crate::cpu::{Canceller, Cpu, Segment};
+use crate::cpu::{Control, Cpu, Segment, Stage};
 use crate::decoder::kv::{KvCache, KvShape, KvType};
 use crate::decoder::{self, Decoder, Row};
 use crate::error::{Error, Result};
@@ -146,15 +146,15 @@ impl Model {
     /// # Errors
     /// [`Error::ModelNotFound`] if the model has no mmproj; [`Error::OutOfMemory`].
     pub fn encode(&self, image: &Image) -> Result<Embedding> {
-        self.encode_with(image, &Canceller::default())
+        self.encode_with(image, &Control::default())
     }
 
-    /// [`Model::encode`] that another thread can cancel.
+    /// [`Model::encode`] that can be cancelled and says how far it is.
     ///
     /// # Errors
     /// Also [`Error::Cancelled`].
-    pub fn encode_with(&self, image: &Image, cancel: &Canceller) -> Result<Embedding> {
-        self.vision()?.encode(&self.0.cpu, cancel, image)
+    pub fn encode_with(&self, image: &Image, control: &Control) -> Result<Embedding> {
+        self.vision()?.encode(&self.0.cpu, control, image)
     }
 
     /// The vision tower's features of an image before the projector, without the class token, and their shape
@@ -164,7 +164,7 @@ impl Model {
     /// Those of [`Model::encode`].
     pub fn features(&self, image: &Image) -> Result<(Vec<f32>, [usize; 2])> {
         let vision = self.vision()?;
-        let features = vision.features(&self.0.cpu, &Canceller::default(), &vision.preprocess(image)?)?;
+        let features = vision.features(&self.0.cpu, &Control::default(), &vision.preprocess(image)?)?;
         let width = vision.config.feature_width();
         let rows = features.len() / width;
         Ok((features, [rows, width]))
@@ -183,7 +183,7 @@ impl Model {
         }
         self.check_context(positions, input.iter().map(Input::image_tokens).sum())?;
         let mut logits = Vec::new();
-        self.prefill(&mut KvCache::new(self.kv_shape()), input, n, &Canceller::default(), &mut logits)?;
+        self.prefill(&mut KvCache::new(self.kv_shape()), input, n, &Control::default(), &mut logits)?;
         Ok(logits)
     }
 
@@ -292,7 +292,7 @@ impl Model {
         cache: &mut KvCache,
         input: &[Input],
         n: usize,
-        cancel: &Canceller,
+        control: &Control,
         logits: &mut Vec<f32>,
     ) -> Result<()> {
         let decoder = &self.0.decoder;
@@ -303,6 +303,8 @@ impl Model {
                 Input::Image(e) => rows.extend(e.values().chunks_exact(e.width()).map(Row::Embedding)),
             }
         }
+        let passes = rows.len().div_ceil(decoder.max_rows());
+        let _stage = control.begin(Stage::Prefill, passes * decoder.config.n_layer)?;
         let mut unwanted = rows.len().saturating_sub(n);
         logits.clear();
         let mut chunk_logits = Vec::new();
@@ -310,7 +312,7 @@ impl Model {
             let wanted: Vec<usize> = (unwanted.min(rows.len())..rows.len()).collect();
             unwanted -= unwanted.min(rows.len());
             let mut segments = [Segment { cache, rows: rows.len() }];
-            decoder.forward(&mut self.0.cpu.enter(cancel), &mut segments, rows, &wanted, &mut chunk_logits)?;
+            decoder.forward(&mut self.0.cpu.enter(control), &mut segments, rows, &wanted, &mut chunk_logits)?;
             logits.extend_from_slice(&chunk_logits);
         }
         Ok(())
@@ -406,6 +408,16 @@ impl ModelBuilder {
     /// # Errors
     /// Those of [`Model::open`]; [`Error::InvalidArgument`] for a setting out of range.
     pub fn load(self) -> Result<Model> {
+        self.load_with(&Control::default())
+    }
+
+    /// [`ModelBuilder::load`] that can be cancelled and says how far it is.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`].
+    pub fn load_with(self, control: &Control) -> Result<Model> {
+        // Files, decoder, vision, tokenizer and template.
+        let _stage = control.begin(Stage::Load, 4)?;
         let (lm, beside) = match self.lm {
             Source::Path(path) if path.is_dir() => find_pair(&path, self.mmproj.is_none())?,
             Source::Path(path) => {
@@ -418,6 +430,7 @@ impl ModelBuilder {
             Some(source) => Some(source.read()?),
             None => beside,
         };
+        control.step()?;
         if self.threads == Some(0) {
             return Err(Error::argument("threads", "is 0, expected 1 or more"));
         }
@@ -441,6 +454,7 @@ impl ModelBuilder {
         }
         let kv = self.kv.unwrap_or(if self.exact { KvType::F32 } else { KvType::F16 });
         kv.check(decoder.config.head_dim)?;
+        control.step()?;
         let vision = mmproj.as_ref().map(Vision::from_gguf).transpose()?;
         if let (Some(vision), Some(mmproj)) = (&vision, &mmproj) {
             let (from, to) = (vision.width(), decoder.config.d_model);
@@ -452,6 +466,7 @@ impl ModelBuilder {
                 });
             }
         }
+        control.step()?;
         let tokenizer = Tokenizer::from_gguf(&lm)?;
         if tokenizer.vocab_size() > decoder.n_vocab {
             let reason = format!("{} tokens, and token_embd has {} rows", tokenizer.vocab_size(), decoder.n_vocab);
@@ -464,6 +479,7 @@ impl ModelBuilder {
                 Template::choose(name, own, &tokenizer)
             }
         };
+        control.step()?;
         let threads = self.threads.unwrap_or(usize::MAX).min(threads::available());
         let cpu = Cpu::new(kernels, threads, self.exact).map_err(|e| Error::io("thread pool", e))?;
         log::debug!(

@@ -2,9 +2,10 @@
 //! same answer.
 
 use llava::prompt::Role;
-use llava::{Batch, Embedding, Error, FinishReason, Generation, Image, Model, PixelFormat, Session};
+use llava::{Batch, Control, Embedding, Error, FinishReason, Generation, Image, Model, PixelFormat, Session, Stage};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/golden/transformers", name].iter().collect()
@@ -230,14 +231,14 @@ fn cancelling_from_another_thread_ends_the_answer() {
     let mut s = model.session();
     s.set_generation(Generation { max_tokens: 100_000, temperature: 1.0, seed: Some(1), ..Generation::default() })
         .unwrap();
-    let canceller = s.canceller();
+    let control = s.control();
     let mut started = false;
     let answer = s
         .ask_with("What is this?", &[&image("wide.png")], |_| {
             if !started {
                 started = true;
-                let canceller = canceller.clone();
-                std::thread::spawn(move || canceller.cancel());
+                let control = control.clone();
+                std::thread::spawn(move || control.cancel());
             }
             ControlFlow::Continue(())
         })
@@ -247,6 +248,49 @@ fn cancelling_from_another_thread_ends_the_answer() {
     // The next question is not affected.
     short(&mut s);
     assert_eq!(s.ask("And?", &[]).unwrap().finish_reason, FinishReason::Length);
+}
+
+#[test]
+fn progress_counts_every_layer_and_can_cancel() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = |control: &Control| {
+        let seen = seen.clone();
+        control.on_progress(move |p| {
+            seen.lock().unwrap().push((p.stage, p.done, p.total));
+            ControlFlow::Continue(())
+        });
+    };
+    let steps = |stage, total| (0..=total).map(move |done| (stage, done, total));
+    let control = Control::default();
+    record(&control);
+    let builder = Model::builder(golden("llava/lm.gguf")).mmproj(golden("llava/mmproj.gguf"));
+    let model = builder.load_with(&control).unwrap();
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), steps(Stage::Load, 4).collect::<Vec<_>>());
+
+    let (wide, layers) = (image("wide.png"), model.decoder_config().n_layer);
+    model.encode_with(&wide, &control).unwrap();
+    let encode = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(encode.len() > 1);
+    assert_eq!(encode, steps(Stage::Encode, encode.len() - 1).collect::<Vec<_>>());
+    let mut s = session(&model);
+    record(&s.control());
+    let answer = s.ask("What is this?", &[&wide, &wide]).unwrap();
+    // Two images; then the prompt, which fits one pass. Nothing is said of the answer itself.
+    let expected = steps(Stage::Encode, 2 * (encode.len() - 1)).chain(steps(Stage::Prefill, layers));
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected.collect::<Vec<_>>());
+
+    // Whatever step it is cancelled at, the session is as before.
+    for at in 0..2 * encode.len() + layers {
+        let mut s = session(&model);
+        let mut n = 0;
+        s.control().on_progress(move |_| {
+            n += 1;
+            if n == at + 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(s.ask("What is this?", &[&wide, &wide]), Err(Error::Cancelled)), "step {at}");
+        assert!(s.messages().is_empty());
+        assert_eq!(s.ask("What is this?", &[&wide, &wide]).unwrap().text, answer.text);
+    }
 }
 
 #[test]
@@ -347,7 +391,7 @@ fn a_batch_cancelled_while_questions_are_added_stays_cancelled() {
     let model = model();
     let mut batch = Batch::new(&model);
     batch.push(session(&model), "One?", &[]).unwrap();
-    batch.canceller().cancel();
+    batch.control().cancel();
     batch.push(session(&model), "Two?", &[]).unwrap();
     let results = batch.run();
     assert_eq!(results[0].1.as_ref().unwrap().finish_reason, FinishReason::Cancelled);

@@ -151,7 +151,7 @@ impl Chat {
     }
 
     fn ask(&mut self, text: &str) -> Result<(), Failure> {
-        self.interrupt.stops(self.session.canceller());
+        self.interrupt.stops(self.session.control());
         let images: Vec<&Image> = self.attached.iter().collect();
         let progress = Progress::start("thinking");
         let begun = self.session.stream(text, &images);

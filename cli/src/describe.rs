@@ -113,7 +113,7 @@ impl Job<'_> {
     fn answer(&self, name: &str, image: &Image) -> Result<Answer, Failure> {
         let mut session = self.model.session();
         session.set_generation(self.generation.clone())?;
-        self.interrupt.stops(session.canceller());
+        self.interrupt.stops(session.control());
         let progress = Progress::start(format!("looking at {name}"));
         let mut stream = session.stream(&self.args.prompt, &[image])?;
         if self.args.json {

@@ -1,7 +1,7 @@
 //! Ctrl-C.
 
 use crate::failure::{Failure, INTERRUPTED};
-use llava::Canceller;
+use llava::Control;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What Ctrl-C does: it stops the answer that is [being made](Interrupt::stops), once; otherwise it ends the program.
@@ -19,7 +19,7 @@ struct State {
 enum Target {
     #[default]
     Program,
-    Answer(Canceller),
+    Answer(Control),
     Prompt,
 }
 
@@ -36,7 +36,7 @@ impl Interrupt {
     }
 
     /// From now on the first Ctrl-C stops an answer.
-    pub fn stops(&self, answer: Canceller) {
+    pub fn stops(&self, answer: Control) {
         *self.state() = State { target: Target::Answer(answer), pressed: false };
     }
 
@@ -51,7 +51,7 @@ impl Interrupt {
     }
 
     /// Whether Ctrl-C was pressed during the answer. A press between [`Interrupt::stops`] and the answer's start is
-    /// forgotten by its canceller, but not here.
+    /// forgotten by its control, but not here.
     pub fn pressed(&self) -> bool {
         self.state().pressed
     }
@@ -60,7 +60,7 @@ impl Interrupt {
         let mut state = self.state();
         let again = std::mem::replace(&mut state.pressed, true);
         match &state.target {
-            Target::Answer(canceller) if !again => canceller.cancel(),
+            Target::Answer(control) if !again => control.cancel(),
             Target::Prompt if !again => crate::output::note("\nCtrl-C again or Ctrl-D to leave"),
             _ => std::process::exit(INTERRUPTED.into()),
         }

@@ -4,42 +4,18 @@
 //! either.
 
 mod attention;
+mod control;
 
 pub use attention::{Heads, Segment};
+pub use control::{Control, Progress, Stage};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::kernels::matmul::{Activations, Arithmetic, Product, Scratch, matmul};
 use crate::quant;
 use crate::threads::{Pool, Team};
 use crate::weights::{Matrix, Norm};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Stops a running operation from another thread: a clone of the handle is all it takes.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// Cancels the operation that is running, within one layer of the network. Without one it does nothing.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the operation that is running was cancelled.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Forgets an earlier cancellation, at the start of an operation.
-    pub(crate) fn arm(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
-    }
-}
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Kernels, threads and scratch memory: what a model computes with.
 pub struct Cpu {
@@ -93,13 +69,13 @@ impl Cpu {
     }
 
     /// Waits for the threads and takes them for one forward pass.
-    pub fn enter<'a>(&'a self, cancel: &'a Canceller) -> Pass<'a> {
+    pub fn enter<'a>(&'a self, control: &'a Control) -> Pass<'a> {
         Pass {
             kernels: self.kernels,
             team: self.pool.enter(),
             scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
             activations: self.activations(Activations::Decoder),
-            cancel,
+            control,
         }
     }
 }
@@ -110,7 +86,7 @@ pub struct Pass<'a> {
     team: Team<'a>,
     scratch: MutexGuard<'a, Scratch>,
     activations: Activations,
-    cancel: &'a Canceller,
+    control: &'a Control,
 }
 
 impl Pass<'_> {
@@ -122,9 +98,14 @@ impl Pass<'_> {
         self
     }
 
-    /// Called once a layer: an error if the operation was cancelled.
+    /// An error if the operation was cancelled.
     pub fn checkpoint(&self) -> Result<()> {
-        self.cancel.check()
+        self.control.check()
+    }
+
+    /// Called after each layer: one more [step](Control::step) is done.
+    pub fn step(&self) -> Result<()> {
+        self.control.step()
     }
 
     /// The kernels in use.

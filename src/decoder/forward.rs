@@ -134,9 +134,9 @@ impl Decoder {
             (0..s.rows).for_each(|i| self.rope.angles(s.cache.len() + i, &mut b.angles));
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            pass.checkpoint()?;
             self.attention(pass, i, layer, segments, b);
             feed_forward(pass, layer, c.eps, n, b);
+            pass.step()?;
         }
         for s in segments.iter_mut() {
             s.cache.advance(s.rows);

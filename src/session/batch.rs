@@ -3,7 +3,7 @@
 use super::Session;
 use super::answer::Answer;
 use super::turn::Turn;
-use crate::cpu::{Canceller, Segment};
+use crate::cpu::{Control, Segment};
 use crate::decoder::Row;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -27,20 +27,22 @@ use crate::model::{Input, Model};
 pub struct Batch {
     model: Model,
     entries: Vec<Entry>,
-    cancel: Canceller,
+    control: Control,
     /// `[entries, n_vocab]`.
     logits: Vec<f32>,
 }
 
 struct Entry {
     session: Session,
+    /// The session's own, for when it leaves.
+    control: Control,
     state: Result<Turn>,
 }
 
 impl Batch {
     /// An empty batch for sessions of `model`.
     pub fn new(model: &Model) -> Self {
-        Self { model: model.clone(), entries: Vec::new(), cancel: Canceller::default(), logits: Vec::new() }
+        Self { model: model.clone(), entries: Vec::new(), control: Control::default(), logits: Vec::new() }
     }
 
     /// Adds a question. Its images are encoded and its prompt is run now; what goes wrong with it is returned by
@@ -52,15 +54,15 @@ impl Batch {
         if !self.model.is(session.model()) {
             return Err(Error::argument("session", "belongs to another model than the batch"));
         }
-        session.cancel = self.cancel.clone();
+        let control = std::mem::replace(&mut session.control, self.control.clone());
         let state = session.begin(text, images);
-        self.entries.push(Entry { session, state });
+        self.entries.push(Entry { session, control, state });
         Ok(())
     }
 
-    /// A handle that cancels the whole batch, from any thread.
-    pub fn canceller(&self) -> Canceller {
-        self.cancel.clone()
+    /// A handle that cancels the whole batch, from any thread, and says how far its prompts are.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Generates all answers; returns them with their sessions, in the order they were added.
@@ -69,7 +71,7 @@ impl Batch {
         self.entries
             .into_iter()
             .map(|mut e| {
-                e.session.cancel = Canceller::default();
+                e.session.control = e.control;
                 (e.session, e.state.map(Turn::into_answer))
             })
             .collect()
@@ -77,7 +79,7 @@ impl Batch {
 
     /// Draws a token for every unfinished answer, then runs them all in one pass; false when all are finished.
     fn step(&mut self) -> bool {
-        for Entry { session, state } in &mut self.entries {
+        for Entry { session, state, .. } in &mut self.entries {
             let Ok(turn) = state else { continue };
             if turn.is_finished() {
                 continue;
@@ -99,7 +101,7 @@ impl Batch {
             let wanted: Vec<usize> = (0..rows.len()).collect();
             let mut segments: Vec<_> =
                 group.iter_mut().map(|(s, _)| Segment { cache: &mut s.cache, rows: 1 }).collect();
-            let mut pass = self.model.cpu().enter(&self.cancel);
+            let mut pass = self.model.cpu().enter(&self.control);
             let result = decoder.forward(&mut pass, &mut segments, &rows, &wanted, &mut self.logits);
             drop(pass);
             if result.is_err() {

@@ -9,7 +9,7 @@ pub use answer::{Answer, FinishReason, Score, Timings, TokenInfo};
 pub use batch::Batch;
 pub use stream::Stream;
 
-use crate::cpu::{Canceller, Segment};
+use crate::cpu::{Control, Segment, Stage};
 use crate::decoder::Row;
 use crate::decoder::kv::KvCache;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub struct Session {
     cached: Vec<Input>,
     /// `[n_vocab]`, after the last position of the cache.
     logits: Vec<f32>,
-    cancel: Canceller,
+    control: Control,
 }
 
 /// The conversation before a turn, for when the turn fails.
@@ -96,7 +96,7 @@ impl Session {
             cache: KvCache::new(model.kv_shape()),
             cached: Vec::new(),
             logits: Vec::new(),
-            cancel: Canceller::default(),
+            control: Control::default(),
             model,
         }
     }
@@ -148,9 +148,9 @@ impl Session {
         self.cache.len()
     }
 
-    /// A handle that cancels what this session is doing, from any thread.
-    pub fn canceller(&self) -> Canceller {
-        self.cancel.clone()
+    /// A handle that cancels what this session is doing, from any thread, and says how far it is.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Forgets the conversation.
@@ -174,7 +174,7 @@ impl Session {
             cache: self.cache.clone(),
             cached: self.cached.clone(),
             logits: self.logits.clone(),
-            cancel: Canceller::default(),
+            control: Control::default(),
         }
     }
 
@@ -203,7 +203,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::ask`].
     pub fn prefill(&mut self, images: &[&Image]) -> Result<()> {
-        self.cancel.arm();
+        self.control.arm();
         let encoded = self.encode(images, &mut Timings::default())?;
         let attached = self.attached.len();
         self.attached.extend(encoded);
@@ -253,7 +253,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::ask`]; the iterator's items have the errors of generation.
     pub fn stream(&mut self, text: &str, images: &[&Image]) -> Result<Stream<'_>> {
-        self.cancel.arm();
+        self.control.arm();
         let turn = self.begin(text, images)?;
         Ok(Stream::new(self, turn))
     }
@@ -264,7 +264,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::ask`]; [`Error::InvalidArgument`] for a choice without tokens.
     pub fn score(&mut self, text: &str, images: &[&Image], choices: &[&str]) -> Result<Vec<Score>> {
-        self.cancel.arm();
+        self.control.arm();
         let attached = self.attached.clone();
         let result = self.question(text, images, &mut Timings::default()).and_then(|input| {
             self.run(&input)?;
@@ -289,7 +289,7 @@ impl Session {
         let decoder = self.model.decoder();
         let result = ids.windows(2).try_for_each(|pair| {
             let mut segments = [Segment { cache: &mut self.cache, rows: 1 }];
-            let mut pass = self.model.cpu().enter(&self.cancel);
+            let mut pass = self.model.cpu().enter(&self.control);
             decoder.forward(&mut pass, &mut segments, &[Row::Token(pair[0])], &[0], &mut logits)?;
             sum += logprob(&logits, pair[1]);
             Ok(())
@@ -347,16 +347,19 @@ impl Session {
     }
 
     fn encode(&self, images: &[&Image], timings: &mut Timings) -> Result<Vec<Embedding>> {
-        let (cpu, cancel) = (self.model.cpu(), &self.cancel);
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (cpu, control, vision) = (self.model.cpu(), &self.control, self.model.vision()?);
+        let _stage = control.begin(Stage::Encode, images.len() * vision.steps())?;
         let mut encoded = Vec::with_capacity(images.len());
         for image in images {
-            let vision = self.model.vision()?;
             let start = Instant::now();
             let tiles = vision.preprocess(image)?;
             timings.preprocess += start.elapsed();
             let start = Instant::now();
-            let features = vision.features(cpu, cancel, &tiles)?;
-            encoded.push(vision.project(cpu, cancel, features, &tiles)?);
+            let features = vision.features(cpu, control, &tiles)?;
+            encoded.push(vision.project(cpu, control, features, &tiles)?);
             timings.encode += start.elapsed();
         }
         Ok(encoded)
@@ -394,7 +397,7 @@ impl Session {
         self.cached.truncate(shared);
         self.cache.truncate(self.cached.iter().map(Input::positions).sum());
         let len = self.cache.len();
-        match self.model.prefill(&mut self.cache, &input[shared..], 1, &self.cancel, &mut self.logits) {
+        match self.model.prefill(&mut self.cache, &input[shared..], 1, &self.control, &mut self.logits) {
             Ok(()) => {
                 self.cached.extend_from_slice(&input[shared..]);
                 Ok(())
@@ -410,7 +413,7 @@ impl Session {
     /// Runs one generated token.
     fn advance(&mut self, token: u32) -> Result<()> {
         let mut segments = [Segment { cache: &mut self.cache, rows: 1 }];
-        let mut pass = self.model.cpu().enter(&self.cancel);
+        let mut pass = self.model.cpu().enter(&self.control);
         let decoder = self.model.decoder();
         decoder.forward(&mut pass, &mut segments, &[Row::Token(token)], &[0], &mut self.logits)?;
         self.cached.push(Input::Token(token));

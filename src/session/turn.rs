@@ -67,7 +67,7 @@ impl Turn {
     /// Draws a token from the session's logits; returns new text that no stop text can take back, if there is any.
     pub(super) fn step(&mut self, session: &mut Session) -> Result<Option<String>> {
         let generation = &session.generation;
-        if session.cancel.is_cancelled() {
+        if session.control.is_cancelled() {
             return Ok(self.finish(session, FinishReason::Cancelled));
         }
         if self.answer.token_ids.len() >= generation.max_tokens {

@@ -14,7 +14,7 @@ mod tower;
 pub use config::{Config, ProjectorKind};
 pub use embedding::Embedding;
 
-use crate::cpu::{Canceller, Cpu};
+use crate::cpu::{Control, Cpu, Stage};
 use crate::error::{Error, Result};
 use crate::gguf::File;
 use crate::image::anyres::unpad;
@@ -70,13 +70,13 @@ impl Vision {
     }
 
     /// The tower's output, `[tiles · patches, width]`: the chosen hidden state without CLS.
-    pub fn features(&self, cpu: &Cpu, cancel: &Canceller, tiles: &Tiles) -> Result<Vec<f32>> {
-        self.tower.forward(&mut cpu.enter(cancel).vision(), tiles)
+    pub fn features(&self, cpu: &Cpu, control: &Control, tiles: &Tiles) -> Result<Vec<f32>> {
+        self.tower.forward(&mut cpu.enter(control).vision(), tiles)
     }
 
     /// The projector on features of `tiles` tiles, and their order in the prompt.
-    pub fn project(&self, cpu: &Cpu, cancel: &Canceller, features: Vec<f32>, tiles: &Tiles) -> Result<Embedding> {
-        let projected = self.projector.forward(&mut cpu.enter(cancel).vision(), features, tiles.tiles)?;
+    pub fn project(&self, cpu: &Cpu, control: &Control, features: Vec<f32>, tiles: &Tiles) -> Result<Embedding> {
+        let projected = self.projector.forward(&mut cpu.enter(control).vision(), features, tiles.tiles)?;
         Embedding::new(self.arrange(projected, tiles), self.width())
     }
 
@@ -91,11 +91,17 @@ impl Vision {
         self.tower.attention_ops()
     }
 
+    /// Steps of encoding an image, for [`Control::begin`].
+    pub fn steps(&self) -> usize {
+        self.tower.steps()
+    }
+
     /// Image → image tokens.
-    pub fn encode(&self, cpu: &Cpu, cancel: &Canceller, image: &Image) -> Result<Embedding> {
+    pub fn encode(&self, cpu: &Cpu, control: &Control, image: &Image) -> Result<Embedding> {
         let tiles = self.preprocess(image)?;
-        let features = self.features(cpu, cancel, &tiles)?;
-        self.project(cpu, cancel, features, &tiles)
+        let _stage = control.begin(Stage::Encode, self.steps())?;
+        let features = self.features(cpu, control, &tiles)?;
+        self.project(cpu, control, features, &tiles)
     }
 
     /// LLaVA-1.6's order (`llava_arch.py`, `spatial_unpad`): the base view, then the tiles' map row by row without

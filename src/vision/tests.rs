@@ -51,7 +51,7 @@ fn a_batch_of_tiles_gives_the_bits_of_each_alone() {
 fn a_cancelled_encoding_says_so() {
     let vision = Vision::from_gguf(&golden::gguf("clip-legacy/mmproj.gguf")).unwrap();
     let tiles = Tiles { pixels: vec![0.0; 3 * 56 * 56], tiles: 1, side: 56, grid: None, original: (56, 56) };
-    let cancel = golden::never();
-    cancel.cancel();
-    assert!(matches!(vision.features(&golden::devices()[0], &cancel, &tiles), Err(Error::Cancelled)));
+    let control = golden::never();
+    control.cancel();
+    assert!(matches!(vision.features(&golden::devices()[0], &control, &tiles), Err(Error::Cancelled)));
 }

@@ -61,6 +61,11 @@ impl Tower {
         [(&self.patch.weight, self.config.patches())].into_iter().chain(layers.map(move |l| (&l.weight, rows)))
     }
 
+    /// Steps of a forward pass, for [`Control::begin`](crate::cpu::Control::begin).
+    pub(super) fn steps(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// Multiplications and additions of a tile's attention: two products of every row with every row.
     pub(super) fn attention_ops(&self) -> f64 {
         4.0 * (self.rows() * self.rows() * self.config.width) as f64 * self.blocks.len() as f64
@@ -103,7 +108,6 @@ impl Tower {
                 taken += 1;
             }
             let Some(block) = self.blocks.get(i) else { break };
-            pass.checkpoint()?;
             pass.layer_norm(&x, &block.norm1, c.eps, &mut h);
             let [bq, bk, bv] = &block.qkv;
             pass.linear(
@@ -125,6 +129,7 @@ impl Tower {
             pass.activation(c.activation, &mut ff);
             pass.linear(&ff, n, &mut [Product { layer: &block.fc2, out: &mut q }]);
             pass.add(&mut x, &q);
+            pass.step()?;
         }
         Ok(features)
     }
