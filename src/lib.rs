@@ -173,7 +173,7 @@ pub use decoder::Config as DecoderConfig;
 pub use decoder::kv::KvType;
 pub use error::{Error, Result};
 pub use image::{Image, PixelFormat};
-pub use model::{Input, Model, ModelBuilder};
+pub use model::{DESCRIBE, Input, Model, ModelBuilder};
 #[doc(hidden)]
 pub use replace::replace;
 pub use sample::{Generation, TokenLogprob};

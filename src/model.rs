@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// The environment variable that names the model for [`Model::load`].
 const MODEL_VARIABLE: &str = "LLAVA_MODEL";
 /// The question that [`Model::describe`] asks.
-pub(crate) const DESCRIBE: &str = "Describe the image.";
+pub const DESCRIBE: &str = "Describe the image.";
 
 /// A loaded LLaVA. Immutable, shared between threads, and cheap to clone; sessions keep it alive.
 ///
@@ -120,7 +120,12 @@ impl Model {
     /// # Errors
     /// Those of [`Model::open`].
     pub fn from_bytes(lm: Vec<u8>, mmproj: Option<Vec<u8>>) -> Result<Self> {
-        ModelBuilder::new(Source::Bytes(lm), mmproj.map(Source::Bytes)).load()
+        Self::builder_from_bytes(lm, mmproj).load()
+    }
+
+    /// Settings for the model of [`Model::from_bytes`].
+    pub fn builder_from_bytes(lm: Vec<u8>, mmproj: Option<Vec<u8>>) -> ModelBuilder {
+        ModelBuilder::new(Source::Bytes(lm), mmproj.map(Source::Bytes))
     }
 
     /// Settings for the model at `path`, as in [`Model::open`].
@@ -128,7 +133,7 @@ impl Model {
         ModelBuilder::new(Source::Path(path.into()), None)
     }
 
-    /// Describes an image: "Describe the image.", answered greedily. See [`Session`] for everything else.
+    /// Describes an image: [`DESCRIBE`], answered greedily. See [`Session`] for everything else.
     ///
     /// # Errors
     /// Those of [`Session::ask`].
@@ -254,11 +259,6 @@ impl Model {
         })
     }
 
-    /// Whether both are clones of one model.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     pub(crate) fn cpu(&self) -> &Cpu {
         &self.0.cpu
     }
@@ -318,6 +318,15 @@ impl Model {
         Ok(())
     }
 }
+
+/// Models are equal if they are clones of one.
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Model {}
 
 /// One piece of the language model's input.
 #[derive(Clone, Debug)]

@@ -163,7 +163,7 @@ pub struct DescribeArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// What to ask
-    #[arg(long, short, value_name = "TEXT", default_value = "Describe the image.", value_parser = question)]
+    #[arg(long, short, value_name = "TEXT", default_value = llava::DESCRIBE, value_parser = question)]
     pub prompt: String,
     /// One JSON object a line and image. Its timing_ms are milliseconds: `total` and `first_token` count from the
     /// image's decoding, `load` is the model's and not part of them

@@ -51,7 +51,7 @@ impl Batch {
     /// # Errors
     /// [`Error::InvalidArgument`] if `session` belongs to another model.
     pub fn push(&mut self, mut session: Session, text: &str, images: &[&Image]) -> Result<()> {
-        if !self.model.is(session.model()) {
+        if self.model != *session.model() {
             return Err(Error::argument("session", "belongs to another model than the batch"));
         }
         let control = std::mem::replace(&mut session.control, self.control.clone());

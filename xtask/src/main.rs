@@ -1,0 +1,42 @@
+//! What a release needs and a build does not. `cargo xtask --help` lists it.
+
+mod header;
+
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What can go wrong here: a sentence.
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Makes what a release of llava needs
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Write include/llava.h anew from the comments and declarations in capi/src
+    Header,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Header => header::write(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
