@@ -329,6 +329,36 @@ typedef int32_t llava_stage;
 #endif // __cplusplus
 
 /**
+ * Questions that are answered together: the weights are read once for all of them, and each gets exactly the answer that it
+ * would get alone. One call at a time may use it, as with sessions; llava_batch_cancel() and llava_batch_free() may be called
+ * at any time.
+ */
+typedef struct llava_batch llava_batch;
+
+/**
+ * An image as the language model sees it: image tokens, rows of float. Never changes: any number of threads and sessions
+ * may use it at once.
+ */
+typedef struct llava_embedding llava_embedding;
+
+/**
+ * A decoded picture. Never changes: any number of threads and sessions may use it at once.
+ */
+typedef struct llava_image llava_image;
+
+/**
+ * A loaded LLaVA. Never changes: any number of threads may use it at once, and take turns at its threads. Sessions and
+ * batches keep what they need of it, so it may be freed before them.
+ */
+typedef struct llava_model llava_model;
+
+/**
+ * A conversation: its history, what was computed of it, and how answers are made. One call at a time may use it, from
+ * any thread; a second one returns LLAVA_STATUS_BUSY. llava_session_cancel() and llava_session_free() may be called at any time.
+ */
+typedef struct llava_session llava_session;
+
+/**
  * Receives a line of the log: a llava_log_level and `size` bytes of UTF-8, not NUL-terminated, valid during the call. Called on
  * whichever thread has something to say, one at a time. It may call nothing of the library.
  */
@@ -553,7 +583,7 @@ typedef struct llava_input {
     /**
      * An encoded image, or NULL.
      */
-    const llava_embedding *image;
+    const struct llava_embedding *image;
     /**
      * The token.
      */
@@ -755,7 +785,7 @@ LLAVA_API llava_status llava_model_options_init(struct llava_model_options *opti
 LLAVA_API
 llava_status llava_model_open(const char *path,
                               const struct llava_model_options *options,
-                              llava_model **model);
+                              struct llava_model **model);
 
 /**
  * A model from the contents of its files, which are copied; `mmproj` may be NULL for a model that takes no images.
@@ -766,25 +796,28 @@ llava_status llava_model_open_memory(const void *lm,
                                      const void *mmproj,
                                      size_t mmproj_size,
                                      const struct llava_model_options *options,
-                                     llava_model **model);
+                                     struct llava_model **model);
 
 /**
  * Ends the handle, and with it what llava_model_get_info() gave. Memory goes when the last session and batch have gone too.
  * NULL and handles that were freed already are ignored.
  */
 LLAVA_API
-void llava_model_free(llava_model *model);
+void llava_model_free(struct llava_model *model);
 
 /**
  * Writes what the model is to `info`, a struct of `size` bytes: pass its sizeof.
  */
-LLAVA_API llava_status llava_model_get_info(const llava_model *model, struct llava_model_info *info, size_t size);
+LLAVA_API
+llava_status llava_model_get_info(const struct llava_model *model,
+                                  struct llava_model_info *info,
+                                  size_t size);
 
 /**
  * Image tokens that a picture of `width` times `height` pixels takes.
  */
 LLAVA_API
-llava_status llava_model_image_tokens(const llava_model *model,
+llava_status llava_model_image_tokens(const struct llava_model *model,
                                       uint32_t width,
                                       uint32_t height,
                                       size_t *tokens);
@@ -793,8 +826,8 @@ llava_status llava_model_image_tokens(const llava_model *model,
  * Describes an image: "Describe the image.", answered greedily. Everything else is in llava_session_ask().
  */
 LLAVA_API
-llava_status llava_model_describe(const llava_model *model,
-                                  const llava_image *image,
+llava_status llava_model_describe(const struct llava_model *model,
+                                  const struct llava_image *image,
                                   struct llava_answer **answer);
 
 /**
@@ -802,11 +835,11 @@ llava_status llava_model_describe(const llava_model *model,
  * NULL, hears how far it is and can cancel it.
  */
 LLAVA_API
-llava_status llava_model_encode(const llava_model *model,
-                                const llava_image *image,
+llava_status llava_model_encode(const struct llava_model *model,
+                                const struct llava_image *image,
                                 llava_progress_callback on_progress,
                                 void *user_data,
-                                llava_embedding **embedding);
+                                struct llava_embedding **embedding);
 
 /**
  * The tokens of a text of `size` bytes. `special` is 1 to let the texts of control tokens ("</s>") stand for those tokens
@@ -814,7 +847,7 @@ llava_status llava_model_encode(const llava_model *model,
  * `capacity` is enough. NULL and 0 ask for the number alone.
  */
 LLAVA_API
-llava_status llava_model_tokenize(const llava_model *model,
+llava_status llava_model_tokenize(const struct llava_model *model,
                                   const char *text,
                                   size_t size,
                                   int32_t special,
@@ -827,7 +860,7 @@ llava_status llava_model_tokenize(const llava_model *model,
  * its `capacity` is enough, without a NUL. NULL and 0 ask for the size alone.
  */
 LLAVA_API
-llava_status llava_model_detokenize(const llava_model *model,
+llava_status llava_model_detokenize(const struct llava_model *model,
                                     const uint32_t *ids,
                                     size_t n_ids,
                                     char *text,
@@ -839,7 +872,7 @@ llava_status llava_model_detokenize(const llava_model *model,
  * `capacity` is the number of floats at `logits`.
  */
 LLAVA_API
-llava_status llava_model_logits(const llava_model *model,
+llava_status llava_model_logits(const struct llava_model *model,
                                 const struct llava_input *inputs,
                                 size_t n_inputs,
                                 size_t n,
@@ -850,7 +883,7 @@ llava_status llava_model_logits(const llava_model *model,
  * Continues a prompt given as tokens and images, without a template. `options` may be NULL.
  */
 LLAVA_API
-llava_status llava_model_generate(const llava_model *model,
+llava_status llava_model_generate(const struct llava_model *model,
                                   const struct llava_input *inputs,
                                   size_t n_inputs,
                                   const struct llava_generation_options *options,
@@ -859,12 +892,12 @@ llava_status llava_model_generate(const llava_model *model,
 /**
  * Reads and decodes a JPEG, PNG, WebP, BMP or GIF, told apart by content. EXIF orientation is applied.
  */
-LLAVA_API llava_status llava_image_open(const char *path, llava_image **image);
+LLAVA_API llava_status llava_image_open(const char *path, struct llava_image **image);
 
 /**
  * Decodes `size` bytes of an encoded image, as llava_image_open() does a file's. The bytes are not needed afterwards.
  */
-LLAVA_API llava_status llava_image_decode(const void *data, size_t size, llava_image **image);
+LLAVA_API llava_status llava_image_decode(const void *data, size_t size, struct llava_image **image);
 
 /**
  * Copies raw pixels: `height` rows of `width` pixels of a llava_pixel_format, each row beginning `stride` bytes after the
@@ -877,17 +910,17 @@ llava_status llava_image_from_pixels(const void *pixels,
                                      uint32_t height,
                                      size_t stride,
                                      int32_t format,
-                                     llava_image **image);
+                                     struct llava_image **image);
 
 /**
  * The picture's size in pixels, after EXIF orientation.
  */
-LLAVA_API llava_status llava_image_size(const llava_image *image, uint32_t *width, uint32_t *height);
+LLAVA_API llava_status llava_image_size(const struct llava_image *image, uint32_t *width, uint32_t *height);
 
 /**
  * Ends the handle. NULL and handles that were freed already are ignored.
  */
-LLAVA_API void llava_image_free(llava_image *image);
+LLAVA_API void llava_image_free(struct llava_image *image);
 
 /**
  * An embedding from its values, `tokens` rows of `width`, row by row. They are copied.
@@ -896,23 +929,23 @@ LLAVA_API
 llava_status llava_embedding_new(const float *values,
                                  size_t tokens,
                                  size_t width,
-                                 llava_embedding **embedding);
+                                 struct llava_embedding **embedding);
 
 /**
  * Reads a NumPy file of float32 `[tokens, width]`, as llava_embedding_save() writes it.
  */
-LLAVA_API llava_status llava_embedding_load(const char *path, llava_embedding **embedding);
+LLAVA_API llava_status llava_embedding_load(const char *path, struct llava_embedding **embedding);
 
 /**
  * Writes a NumPy file of float32 `[tokens, width]`. A file of that name is replaced when all is written.
  */
-LLAVA_API llava_status llava_embedding_save(const llava_embedding *embedding, const char *path);
+LLAVA_API llava_status llava_embedding_save(const struct llava_embedding *embedding, const char *path);
 
 /**
  * The values, `tokens` rows of `width`, row by row. They are the library's, and valid until the embedding is freed.
  */
 LLAVA_API
-llava_status llava_embedding_values(const llava_embedding *embedding,
+llava_status llava_embedding_values(const struct llava_embedding *embedding,
                                     const float **values,
                                     size_t *tokens,
                                     size_t *width);
@@ -922,7 +955,7 @@ llava_status llava_embedding_values(const llava_embedding *embedding,
  * NULL and handles that were freed already are ignored.
  */
 LLAVA_API
-void llava_embedding_free(llava_embedding *embedding);
+void llava_embedding_free(struct llava_embedding *embedding);
 
 /**
  * Writes the defaults, spelled out, to `options`, a struct of `size` bytes: pass its sizeof.
@@ -933,21 +966,21 @@ LLAVA_API llava_status llava_generation_options_init(struct llava_generation_opt
  * A new conversation. `options` may be NULL.
  */
 LLAVA_API
-llava_status llava_session_new(const llava_model *model,
+llava_status llava_session_new(const struct llava_model *model,
                                const struct llava_generation_options *options,
-                               llava_session **session);
+                               struct llava_session **session);
 
 /**
  * Ends the handle. A call that is running on it goes on to its end. NULL and handles that were freed already are ignored.
  */
 LLAVA_API
-void llava_session_free(llava_session *session);
+void llava_session_free(struct llava_session *session);
 
 /**
  * How answers are made from now on; NULL for the defaults.
  */
 LLAVA_API
-llava_status llava_session_set_generation(llava_session *session,
+llava_status llava_session_set_generation(struct llava_session *session,
                                           const struct llava_generation_options *options);
 
 /**
@@ -955,21 +988,21 @@ llava_status llava_session_set_generation(llava_session *session,
  * question.
  */
 LLAVA_API
-llava_status llava_session_set_system(llava_session *session,
+llava_status llava_session_set_system(struct llava_session *session,
                                       const char *text,
                                       size_t size);
 
 /**
  * A conversation style by name ("vicuna_v1"), instead of the model's.
  */
-LLAVA_API llava_status llava_session_set_template(llava_session *session, const char *name);
+LLAVA_API llava_status llava_session_set_template(struct llava_session *session, const char *name);
 
 /**
  * From now on `on_progress` hears how far the encoding of images and the running of prompts are, and can cancel them; NULL
  * for nobody.
  */
 LLAVA_API
-llava_status llava_session_set_progress(llava_session *session,
+llava_status llava_session_set_progress(struct llava_session *session,
                                         llava_progress_callback on_progress,
                                         void *user_data);
 
@@ -979,46 +1012,49 @@ llava_status llava_session_set_progress(llava_session *session,
  * later it returns what there is, with LLAVA_FINISH_REASON_CANCELLED.
  */
 LLAVA_API
-void llava_session_cancel(const llava_session *session);
+void llava_session_cancel(const struct llava_session *session);
 
 /**
  * Forgets the conversation.
  */
-LLAVA_API llava_status llava_session_reset(llava_session *session);
+LLAVA_API llava_status llava_session_reset(struct llava_session *session);
 
 /**
  * A second session with the same past, whose memory is shared; what follows is each one's own. The progress callback is not
  * taken over.
  */
 LLAVA_API
-llava_status llava_session_fork(const llava_session *session,
-                                llava_session **fork);
+llava_status llava_session_fork(const struct llava_session *session,
+                                struct llava_session **fork);
 
 /**
  * Adds an encoded image to the next question.
  */
-LLAVA_API llava_status llava_session_attach(llava_session *session, const llava_embedding *embedding);
+LLAVA_API llava_status llava_session_attach(struct llava_session *session, const struct llava_embedding *embedding);
 
 /**
  * Takes back the images that were attached to the next question.
  */
-LLAVA_API llava_status llava_session_detach(llava_session *session);
+LLAVA_API llava_status llava_session_detach(struct llava_session *session);
 
 /**
  * Encodes `n_images` images, adds them to the next question, and runs the prompt up to their last token, so that forks
  * start from there.
  */
-LLAVA_API llava_status llava_session_prefill(llava_session *session, const llava_image *const *images, size_t n_images);
+LLAVA_API
+llava_status llava_session_prefill(struct llava_session *session,
+                                   const struct llava_image *const *images,
+                                   size_t n_images);
 
 /**
  * Asks a question of `size` bytes about `n_images` images and those attached; both become part of the conversation.
  * `on_text`, which may be NULL, receives the answer as it is made. A call that fails leaves the conversation as it was.
  */
 LLAVA_API
-llava_status llava_session_ask(llava_session *session,
+llava_status llava_session_ask(struct llava_session *session,
                                const char *text,
                                size_t size,
-                               const llava_image *const *images,
+                               const struct llava_image *const *images,
                                size_t n_images,
                                llava_text_callback on_text,
                                void *user_data,
@@ -1029,10 +1065,10 @@ llava_status llava_session_ask(llava_session *session,
  * conversation is left as it was.
  */
 LLAVA_API
-llava_status llava_session_score(llava_session *session,
+llava_status llava_session_score(struct llava_session *session,
                                  const char *text,
                                  size_t size,
-                                 const llava_image *const *images,
+                                 const struct llava_image *const *images,
                                  size_t n_images,
                                  const struct llava_text *choices,
                                  size_t n_choices,
@@ -1041,7 +1077,7 @@ llava_status llava_session_score(llava_session *session,
 /**
  * Positions of the context that are computed and kept.
  */
-LLAVA_API llava_status llava_session_position(const llava_session *session, size_t *position);
+LLAVA_API llava_status llava_session_position(const struct llava_session *session, size_t *position);
 
 /**
  * Frees an answer. NULL and answers that were freed already are ignored.
@@ -1051,21 +1087,21 @@ LLAVA_API void llava_answer_free(struct llava_answer *answer);
 /**
  * An empty batch for sessions of `model`.
  */
-LLAVA_API llava_status llava_batch_new(const llava_model *model, llava_batch **batch);
+LLAVA_API llava_status llava_batch_new(const struct llava_model *model, struct llava_batch **batch);
 
 /**
  * Ends the handle. If it has not run, its sessions can be used again, the questions forgotten unless they were answered. NULL
  * and handles that were freed already are ignored.
  */
 LLAVA_API
-void llava_batch_free(llava_batch *batch);
+void llava_batch_free(struct llava_batch *batch);
 
 /**
  * From now on `on_progress` hears how far the images and prompts of llava_batch_push() are, and can cancel the batch; NULL for
  * nobody.
  */
 LLAVA_API
-llava_status llava_batch_set_progress(llava_batch *batch,
+llava_status llava_batch_set_progress(struct llava_batch *batch,
                                       llava_progress_callback on_progress,
                                       void *user_data);
 
@@ -1074,24 +1110,24 @@ llava_status llava_batch_set_progress(llava_batch *batch,
  * in the answer that llava_batch_run() gives in its place. The session belongs to the batch until that has run.
  */
 LLAVA_API
-llava_status llava_batch_push(llava_batch *batch,
-                              llava_session *session,
+llava_status llava_batch_push(struct llava_batch *batch,
+                              struct llava_session *session,
                               const char *text,
                               size_t size,
-                              const llava_image *const *images,
+                              const struct llava_image *const *images,
                               size_t n_images);
 
 /**
  * Cancels the whole batch, from any thread or callback: answers end with what there is.
  */
-LLAVA_API void llava_batch_cancel(const llava_batch *batch);
+LLAVA_API void llava_batch_cancel(const struct llava_batch *batch);
 
 /**
  * Generates all answers, and writes them to `answers` in the order in which they were added; `n` must be their number. Each
  * has a status of its own, and is freed with llava_answer_free(). The sessions can be used again; the batch cannot.
  */
 LLAVA_API
-llava_status llava_batch_run(llava_batch *batch,
+llava_status llava_batch_run(struct llava_batch *batch,
                              struct llava_answer **answers,
                              size_t n);
 

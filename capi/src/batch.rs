@@ -10,12 +10,13 @@ use engine::{Batch, Control, Image, Model};
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Mutex, TryLockError};
 
-handle! {
-    /// Questions that are answered together: the weights are read once for all of them, and each gets exactly the answer that it
-    /// would get alone. One call at a time may use it, as with sessions; llava_batch_cancel() and llava_batch_free() may be called
-    /// at any time.
-    llava_batch => Shared
+/// Questions that are answered together: the weights are read once for all of them, and each gets exactly the answer that it
+/// would get alone. One call at a time may use it, as with sessions; llava_batch_cancel() and llava_batch_free() may be called
+/// at any time.
+pub struct llava_batch {
+    _private: [u8; 0],
 }
+handle!(llava_batch => Shared);
 
 pub struct Shared {
     control: Control,

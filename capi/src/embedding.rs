@@ -4,11 +4,12 @@ use crate::status::{Failure, guard, llava_status};
 use engine::Embedding;
 use std::ffi::c_char;
 
-handle! {
-    /// An image as the language model sees it: image tokens, rows of float. Never changes: any number of threads and sessions
-    /// may use it at once.
-    llava_embedding => Embedding
+/// An image as the language model sees it: image tokens, rows of float. Never changes: any number of threads and sessions
+/// may use it at once.
+pub struct llava_embedding {
+    _private: [u8; 0],
 }
+handle!(llava_embedding => Embedding);
 
 /// An embedding from its values, `tokens` rows of `width`, row by row. They are copied.
 #[unsafe(no_mangle)]

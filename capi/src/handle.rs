@@ -59,14 +59,9 @@ pub fn free<H: Handle>(handle: *mut H) {
     drop(value);
 }
 
-/// Declares an opaque type for C and its table.
+/// Gives an opaque type of C's its table.
 macro_rules! handle {
-    ($(#[$doc:meta])* $name:ident => $value:ty) => {
-        $(#[$doc])*
-        pub struct $name {
-            _private: [u8; 0],
-        }
-
+    ($name:ident => $value:ty) => {
         impl $crate::handle::Handle for $name {
             type Value = $value;
             const NAME: &'static str = stringify!($name);
@@ -83,6 +78,8 @@ pub(crate) use handle;
 mod tests {
     use super::*;
 
+    struct thing;
+    struct other;
     handle!(thing => u32);
     handle!(other => u32);
 

@@ -5,10 +5,11 @@ use engine::{Image, PixelFormat};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-handle! {
-    /// A decoded picture. Never changes: any number of threads and sessions may use it at once.
-    llava_image => Image
+/// A decoded picture. Never changes: any number of threads and sessions may use it at once.
+pub struct llava_image {
+    _private: [u8; 0],
 }
+handle!(llava_image => Image);
 
 /// The order of the bytes of one pixel. Alpha is straight, not premultiplied.
 #[repr(i32)]

@@ -11,11 +11,12 @@ use engine::{Control, DESCRIBE, Input, KvType, Model, ModelBuilder};
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
 
-handle! {
-    /// A loaded LLaVA. Never changes: any number of threads may use it at once, and take turns at its threads. Sessions and
-    /// batches keep what they need of it, so it may be freed before them.
-    llava_model => Loaded
+/// A loaded LLaVA. Never changes: any number of threads may use it at once, and take turns at its threads. Sessions and
+/// batches keep what they need of it, so it may be freed before them.
+pub struct llava_model {
+    _private: [u8; 0],
 }
+handle!(llava_model => Loaded);
 
 /// A model and what [`llava_model_info`] points to.
 pub struct Loaded {

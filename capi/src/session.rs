@@ -13,11 +13,12 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, TryLockError};
 
-handle! {
-    /// A conversation: its history, what was computed of it, and how answers are made. One call at a time may use it, from
-    /// any thread; a second one returns LLAVA_STATUS_BUSY. llava_session_cancel() and llava_session_free() may be called at any time.
-    llava_session => Shared
+/// A conversation: its history, what was computed of it, and how answers are made. One call at a time may use it, from
+/// any thread; a second one returns LLAVA_STATUS_BUSY. llava_session_cancel() and llava_session_free() may be called at any time.
+pub struct llava_session {
+    _private: [u8; 0],
 }
+handle!(llava_session => Shared);
 
 /// A session and the handle that cancels it.
 pub struct Shared {
