@@ -1,6 +1,7 @@
 //! What a release needs and a build does not. `cargo xtask --help` lists it.
 
 mod header;
+mod install;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -21,11 +22,21 @@ struct Cli {
 enum Task {
     /// Write include/llava.h anew from the comments and declarations in capi/src
     Header,
+    /// Build the libraries and lay them out with the headers, llava.pc and a CMake package
+    Install {
+        /// The folder under which include/ and lib/ go
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+        /// The profile to build with
+        #[arg(long, value_name = "NAME", default_value = "release")]
+        profile: String,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Header => header::write(),
+        Task::Install { prefix, profile } => install::install(&prefix, &profile),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
