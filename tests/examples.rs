@@ -1,18 +1,24 @@
 //! The Rust examples, run as their comments say.
 
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 fn golden(name: &str) -> String {
     format!("{}/tests/golden/transformers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Cargo builds the examples with the tests, beside them.
 fn example(name: &str) -> Command {
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.set_file_name("examples");
-    Command::new(path.join(name))
+    let mut cargo = Command::new(env!("CARGO"));
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "run",
+        "--quiet",
+        "--profile",
+        profile,
+        "--example",
+        name,
+        "--",
+    ]);
+    cargo
 }
 
 fn lines(output: &Output) -> Vec<String> {
