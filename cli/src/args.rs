@@ -5,7 +5,9 @@ use crate::progress::Progress;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llava::prompt::Template;
+use llava::quant::BlockType;
 use llava::{Control, Generation, KvType, Model, ModelBuilder};
+use llava_convert::quantize::Mixture;
 use std::path::PathBuf;
 
 /// Answers questions about images with LLaVA models in GGUF files.
@@ -27,6 +29,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Show what is in a model file and what it needs
     Inspect(InspectArgs),
+    /// Make a smaller file of a model
+    Quantize(QuantizeArgs),
     /// Measure how fast a model runs on this machine
     Bench(BenchArgs),
     /// Print the token ids of a text as a JSON array
@@ -230,6 +234,40 @@ pub struct InspectArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Make a smaller file of a model
+///
+/// Types are given to tensors as llama.cpp's llama-quantize does, and the blocks have the same bits. A mmproj can be quantised
+/// too. OUT appears when it is complete. Prints what each tensor lost: the norm of its error over its own.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava quantize llava-f16.gguf llava-q4_k_m.gguf q4_k_m
+  llava quantize --imatrix llava.imatrix llava-f16.gguf llava-q3_k_m.gguf q3_k_m
+  llava quantize --tensor 'attn_v=q8_0' llava-f16.gguf llava-q4_0.gguf q4_0")]
+pub struct QuantizeArgs {
+    /// A GGUF file with weights in F16, BF16 or F32 (of a split model the first part)
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, IQ4_NL, Q4_1, Q4_0, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K
+    /// or Q2_K_S; Q4_K_M is what most people use
+    #[arg(value_name = "TYPE")]
+    pub mixture: Mixture,
+    /// How much each weight counts, as `llama-imatrix` finds it
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+    /// A type for the tensors whose names match; may be repeated, the first that matches counts
+    #[arg(long = "tensor", value_name = "REGEX=TYPE", value_parser = crate::quantize::tensor)]
+    pub tensors: Vec<(regex::Regex, BlockType)>,
+    /// Allow tensors that are quantised already: their error adds to the new one
+    #[arg(long)]
+    pub requantize: bool,
+    /// Threads to compute with; by default all that the process may use
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub threads: Option<usize>,
 }
 
 /// Measure how fast a model runs on this machine

@@ -13,6 +13,7 @@ mod inspect;
 mod interrupt;
 mod output;
 mod progress;
+mod quantize;
 mod transcript;
 
 use args::{Cli, Command};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => ("describe", describe::run(args)),
         Command::Chat(args) => ("chat", chat::run(args)),
         Command::Inspect(args) => ("inspect", inspect::run(args)),
+        Command::Quantize(args) => ("quantize", quantize::run(args)),
         Command::Bench(args) => ("bench", bench::run(args)),
         Command::Tokenize(args) => ("tokenize", hooks::tokenize(args)),
         Command::Encode(args) => ("encode", hooks::encode(args)),

@@ -47,6 +47,13 @@ impl Progress {
         Self { now, shown: thread.ok().map(|thread| (done, thread)) }
     }
 
+    /// Shows that `done` of `total` is done.
+    pub fn set(&self, done: u64, total: u64) {
+        let (done, total) = (done as usize, total as usize);
+        let now = llava::Progress { stage: Stage::Load, done, total };
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
     /// Shows how far the work is that `control` belongs to.
     pub fn follow(&self, control: &Control) {
         let now = self.now.clone();

@@ -128,7 +128,7 @@ impl Model {
         let kv_heads = number("attention.head_count_kv")?;
         Ok(Self {
             layers,
-            heads_per_kv: if kv_heads == 0 { 1 } else { heads / kv_heads },
+            heads_per_kv: heads.checked_div(kv_heads).unwrap_or(1),
             is_70b: arch == "llama" && layers == 80 && kv_heads != heads && kv_heads != 0,
             tied: file.tensor("output.weight").is_none(),
             importance,
