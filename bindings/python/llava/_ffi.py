@@ -221,9 +221,9 @@ def _declare(library: Any, path: str) -> None:
         for name, parameters in FALLIBLE.items():
             function = getattr(library, name)
             function.restype, function.argtypes, function.errcheck = c_int32, parameters, _check
-        for name, (result, *parameters) in INFALLIBLE.items():
+        for name, (result, *others) in INFALLIBLE.items():
             function = getattr(library, name)
-            function.restype, function.argtypes = result, parameters
+            function.restype, function.argtypes = result, others
     except AttributeError as error:
         raise ImportError(f"{path} is not the shared library of llava: {error}") from error
 

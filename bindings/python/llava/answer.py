@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 from . import _ffi
 from ._ffi import lib
+from .errors import failure
 
 
 class FinishReason(str, enum.Enum):
@@ -85,7 +86,7 @@ def take(pointer: Any, logprobs: Optional[int]) -> Answer:
     try:
         a = pointer.contents
         if a.status != 0:
-            raise _ffi.errors.failure(a.status, _ffi.decode(a.error))
+            raise failure(a.status, _ffi.decode(a.error))
 
         def pairs(values: Any, first: int, n: int) -> tuple[TokenLogprob, ...]:
             return tuple(TokenLogprob(t.id, t.logprob) for t in values[first : first + n]) if n else ()

@@ -85,7 +85,7 @@ class Embedding(Unpicklable):
         """Tokens and width."""
         return self.tokens, self.width
 
-    def memoryview(self) -> memoryview:
+    def memoryview(self) -> memoryview[float]:
         """The values, read-only and without a copy."""
         self._handle.value  # Raises if it is closed.
         floats = (ctypes.c_float * (self.tokens * self.width)).from_address(self._address)
@@ -108,8 +108,8 @@ class Embedding(Unpicklable):
 
     def tolist(self) -> list[list[float]]:
         """The values as rows of numbers."""
-        rows: list[list[float]] = self.memoryview().tolist()
-        return rows
+        rows: Any = self.memoryview().tolist()
+        return list(rows)
 
     def close(self) -> None:
         """Frees it, or if there are views, lets it go with the last of them."""

@@ -172,7 +172,7 @@ class Model(Unpicklable):
         self._handle = Handle("Model", handle, lib.llava_model_free)
         info = _ffi.ModelInfo()
         lib.llava_model_get_info(self._handle.value, ctypes.byref(info), ctypes.sizeof(info))
-        fields = {name: getattr(info, name) for name, _ in info._fields_ if name != "struct_size"}
+        fields = {name: getattr(info, name) for name, *_ in info._fields_ if name != "struct_size"}
         texts = {name: _ffi.decode(value) for name, value in fields.items() if isinstance(value, bytes)}
         self.info = ModelInfo(**{**fields, **texts})
         """What it is."""
@@ -259,7 +259,7 @@ class Model(Unpicklable):
         lib.llava_model_detokenize(self._handle.value, tokens, len(tokens), text, size.value, ctypes.byref(size))
         return text.raw.decode("utf-8", "replace")
 
-    def logits(self, inputs: Sequence[Union[int, Embedding]], n: int = 1) -> memoryview:
+    def logits(self, inputs: Sequence[Union[int, Embedding]], n: int = 1) -> memoryview[float]:
         """The logits after each of the last `n` positions of a prompt given as tokens and encoded images: `[n, vocab_size]`
         floats, which `numpy.asarray` takes as they are. Ctrl-C abandons it: the computation goes on unheard."""
         pieces, handles = _inputs(inputs)
@@ -268,7 +268,7 @@ class Model(Unpicklable):
             raise InvalidArgument(f"n: is {n}, expected 1 to the {positions} positions of the inputs")
         logits = (ctypes.c_float * (n * self.info.vocab_size))()
 
-        def work() -> memoryview:
+        def work() -> memoryview[float]:
             lib.llava_model_logits(self._handle.value, pieces, len(pieces), n, logits, len(logits))
             del handles[:]  # They were needed until here.
             return memoryview(logits).cast("B").cast("f", (n, self.info.vocab_size))
