@@ -187,8 +187,9 @@ class Model(Unpicklable):
         **options: Unpack[Options],
     ) -> Answer:
         """Describes an image, or answers another question about it. `options` are those of Generation."""
+        picture = Image.of(image)
         with self.session(on_progress=on_progress, **options) as session:
-            return session.ask(prompt, image, on_text=on_text)
+            return session.ask(prompt, picture, on_text=on_text)
 
     def session(
         self,
