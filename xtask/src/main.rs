@@ -1,6 +1,7 @@
 //! What a release needs and a build does not. `cargo xtask --help` lists it.
 
 mod header;
+mod wheel;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -21,11 +22,14 @@ struct Cli {
 enum Task {
     /// Write include/llava.h anew from the comments and declarations in capi/src
     Header,
+    /// Write the Python wheel to dist/: the package in bindings/python with the library, built for release
+    Wheel,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Header => header::write(),
+        Task::Wheel => wheel::write(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
