@@ -20,36 +20,28 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 def images(folder: Path) -> list[str]:
     """The names of the images, in order."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def caption(model: llava.Model, path: Path, prompt: str, max_tokens: int) -> dict[str, str]:
     """The line of one image."""
     try:
         return {"image": path.name, "text": model.describe(path, prompt, max_tokens=max_tokens).text}
-    except (llava.InvalidImage, llava.IoError) as error:
+    except (llava.InvalidImage, llava.IoError, llava.InvalidArgument) as error:
         return {"image": path.name, "error": str(error)}
 
 
 def resume(output: Path) -> set[str]:
-    """The images that `output` has already. A line that was cut short, by a kill or a full disk, is cut off."""
-    done: set[str] = set()
+    """The images that `output` has already. A last line that was cut short, by a kill or a full disk, is cut off."""
     if not output.exists():
-        return done
-    end = 0
-    with output.open("r+b") as file:
-        for line in file:
-            try:
-                done.add(json.loads(line)["image"])
-            except (ValueError, KeyError, TypeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-        rest = output.stat().st_size - end
-        if b"\n" in file.read(0) or rest > 1 << 20:
-            raise SystemExit(f"{output}: is no output of this program from byte {end} on")
-        file.truncate(end)
+        return set()
+    data = output.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    try:
+        done = {json.loads(line)["image"] for line in data[:whole].splitlines()}
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{output} exists and is no output of this program") from None
+    os.truncate(output, whole)
     return done
 
 
@@ -68,7 +60,9 @@ def main() -> int:
     if not todo:
         return 0
     failed = 0
-    with llava.load(options.model) as model, options.output.open("a", encoding="utf-8") as file:
+    # A name that is no UTF-8 is escaped.
+    output = options.output.open("a", encoding="utf-8", errors="backslashreplace")
+    with llava.load(options.model) as model, output as file:
         begun = time.monotonic()
         for n, name in enumerate(todo, 1):
             line = caption(model, options.folder / name, options.prompt, options.max_tokens)

@@ -70,22 +70,17 @@ def main() -> int:
     parser.add_argument("--prompt", default=llava.DESCRIBE)
     parser.add_argument("--max-tokens", type=int, default=200)
     options = parser.parse_args()
-    # Workers import what this folder has.
+    # Workers import what this process can.
     ray.init(
         num_cpus=options.workers + 1,
         include_dashboard=False,
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}},
     )
-    # A worker has the folder that this was started in, as long as paths say so.
-    text = lines(
-        os.path.abspath(options.model),
-        options.folder.absolute(),
-        options.workers,
-        options.prompt,
-        options.max_tokens,
-    )
+    # Workers run in another folder.
+    model, folder = os.path.abspath(options.model), options.folder.absolute()
+    text = lines(model, folder, options.workers, options.prompt, options.max_tokens)
     part = options.output.with_name(options.output.name + ".part")
-    part.write_text("".join(line + "\n" for line in text), encoding="utf-8")
+    part.write_text("".join(line + "\n" for line in text), encoding="utf-8", errors="backslashreplace")
     part.replace(options.output)
     return 0
 

@@ -167,7 +167,7 @@ fn glibc(library: &[u8]) -> Result<u32> {
     let (dynamic, link) = sections.dynamic(endian, library)?.ok_or("the library is not linked dynamically")?;
     let strings = sections.strings(endian, library, link)?;
     for entry in dynamic {
-        if entry.tag32(endian) == Some(DT_NEEDED) {
+        if entry.d_tag(endian) == DT_NEEDED {
             let name = entry.string(endian, strings)?;
             if !SYSTEM.iter().any(|system| system.as_bytes() == name) {
                 return Err(format!("the library needs {}, which not every Linux has", name.escape_ascii()).into());
