@@ -32,10 +32,7 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
 /// Weights in GGUF's layout.
 fn quantized(t: BlockType, x: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; t.row_bytes(x.len()).unwrap()];
-    match t {
-        BlockType::Q4_0 => quant::quantize_q4_0(x, &mut bytes),
-        _ => quant::quantize_q8_0(x, &mut bytes),
-    }
+    quant::quantize(t, x, None, &mut bytes);
     bytes
 }
 

@@ -165,9 +165,9 @@ pub unsafe extern "C" fn llava_batch_run(
                 return Err(Failure::argument("batch", "has run; make a new one"));
             }
             let expected = state.sessions.len();
-            if room.len() != expected {
-                let reason = format!("has room for {}, expected {expected}", room.len());
-                return Err(Failure::argument("answers", reason));
+            if n != expected || room.len() != expected {
+                let found = if answers.is_null() { "is NULL".to_owned() } else { format!("has room for {n}") };
+                return Err(Failure::argument("answers", format!("{found}, expected room for {expected}")));
             }
             for (to, result) in room.iter_mut().zip(state.run()) {
                 to.write(give(result.map_err(Failure::from)));

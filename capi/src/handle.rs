@@ -5,6 +5,7 @@
 
 use crate::status::{Failure, Result, llava_status};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -54,9 +55,9 @@ pub fn get<H: Handle>(handle: *const H) -> Result<Arc<H::Value>> {
 pub fn free<H: Handle>(handle: *mut H) {
     let mut table = H::table().0.write().unwrap_or_else(PoisonError::into_inner);
     let value = table.as_mut().and_then(|t| t.remove(&handle.addr()));
-    // The value may take long to go, and may free handles itself.
+    // The value may take long to go, and may free handles itself. A defect in that must not unwind into C.
     drop(table);
-    drop(value);
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 /// Gives an opaque type of C's its table.
@@ -82,6 +83,22 @@ mod tests {
     struct other;
     handle!(thing => u32);
     handle!(other => u32);
+
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("seeded");
+        }
+    }
+    struct bomb;
+    handle!(bomb => Bomb);
+
+    #[test]
+    fn a_value_that_panics_as_it_goes_does_not_unwind() {
+        let b: *mut bomb = put(Bomb);
+        free(b);
+        assert!(get(b).is_err());
+    }
 
     #[test]
     fn only_live_handles_of_the_type_are_found() {

@@ -123,7 +123,8 @@ pub fn inside<T>(callback: impl FnOnce() -> T) -> T {
 }
 
 fn set_message(message: &str) {
-    MESSAGE.with_borrow_mut(|m| *m = c_string(message));
+    // A thread that is ending has none any more.
+    let _ = MESSAGE.try_with(|m| *m.borrow_mut() = c_string(message));
 }
 
 /// `text` for C, which ends at a NUL: others in it become U+FFFD.
@@ -135,7 +136,7 @@ pub fn c_string(text: &str) -> CString {
 /// and what was expected. "" if none has failed. Valid until a call on this thread fails again or the thread ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn llava_error_message() -> *const c_char {
-    MESSAGE.with_borrow(|m| m.as_ptr())
+    MESSAGE.try_with(|m| m.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 /// The name of a status, like "LLAVA_STATUS_INVALID_IMAGE"; "LLAVA_STATUS_UNKNOWN" for other numbers. Static.

@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llava::prompt::Template;
-use llava::{Generation, KvType, Model};
+use llava::{Control, Generation, KvType, Model};
 use std::path::PathBuf;
 
 /// Answers questions about images with LLaVA models in GGUF files.
@@ -93,8 +93,9 @@ impl ModelArgs {
         if let Some(name) = template {
             builder = builder.template(name);
         }
-        let _progress = Progress::start("loading the model");
-        Ok(builder.exact(self.exact).load()?)
+        let (progress, control) = (Progress::start("loading the model"), Control::default());
+        progress.follow(&control);
+        Ok(builder.exact(self.exact).load_with(&control)?)
     }
 }
 

@@ -154,6 +154,7 @@ impl Chat {
         self.interrupt.stops(self.session.control());
         let images: Vec<&Image> = self.attached.iter().collect();
         let progress = Progress::start("thinking");
+        progress.follow(&self.session.control());
         let begun = self.session.stream(text, &images);
         if let Err(llava::Error::ContextFull { .. }) = &begun
             && !images.is_empty()

@@ -115,6 +115,7 @@ impl Job<'_> {
         session.set_generation(self.generation.clone())?;
         self.interrupt.stops(session.control());
         let progress = Progress::start(format!("looking at {name}"));
+        progress.follow(&session.control());
         let mut stream = session.stream(&self.args.prompt, &[image])?;
         if self.args.json {
             follow(&mut stream, &self.interrupt, |_| Ok(()))?;

@@ -6,7 +6,7 @@ use crate::output;
 use crate::progress::Progress;
 use llava::prompt::{Piece, Slot, splice};
 use llava::tokenizer::{Special, Tokenizer};
-use llava::{Embedding, Image, Input, Model, gguf, npy};
+use llava::{Control, Embedding, Image, Input, Model, gguf, npy};
 
 /// What stands for an image in a prompt's text, and in its ids (`constants.py` of the original).
 const IMAGE_TEXT: &str = "<image>";
@@ -37,12 +37,13 @@ fn ids(tokenizer: &Tokenizer, args: &TokenizeArgs) -> Vec<u32> {
 pub fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     let model = args.model.load(None)?;
     let image = Image::open(&args.image)?;
-    let _progress = Progress::start(format!("encoding {}", args.image.display()));
+    let (progress, control) = (Progress::start(format!("encoding {}", args.image.display())), Control::default());
+    progress.follow(&control);
     if args.features {
         let (values, shape) = model.features(&image)?;
         npy::save(&args.output, &values, &shape)?;
     } else {
-        model.encode(&image)?.save(&args.output)?;
+        model.encode_with(&image, &control)?.save(&args.output)?;
     }
     Ok(())
 }
@@ -81,8 +82,9 @@ pub fn logits(args: &LogitsArgs) -> Result<(), Failure> {
 }
 
 fn embed(model: &Model, path: &std::path::Path) -> Result<Embedding, Failure> {
-    let _progress = Progress::start(format!("encoding {}", path.display()));
-    Ok(model.encode(&Image::open(path)?)?)
+    let (progress, control) = (Progress::start(format!("encoding {}", path.display())), Control::default());
+    progress.follow(&control);
+    Ok(model.encode_with(&Image::open(path)?, &control)?)
 }
 
 fn slot_of(id: i64) -> Result<Slot, Failure> {

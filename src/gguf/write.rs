@@ -33,7 +33,14 @@ struct Tensor<'a> {
     name: String,
     dims: Vec<usize>,
     block_type: BlockType,
-    data: Cow<'a, [u8]>,
+    bytes: usize,
+    data: Data<'a>,
+}
+
+enum Data<'a> {
+    Here(Cow<'a, [u8]>),
+    /// Made while the file is written.
+    Later(Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>),
 }
 
 impl<'a> Writer<'a> {
@@ -65,18 +72,44 @@ impl<'a> Writer<'a> {
         data: impl Into<Cow<'a, [u8]>>,
     ) -> Result<&mut Self> {
         let (name, data) = (name.into(), data.into());
+        let bytes = tensor_bytes(&name, dims, block_type)?;
+        if bytes != data.len() {
+            let reason = format!("{name}: {} bytes, expected {bytes} for {block_type} of {dims:?}", data.len());
+            return Err(Error::argument("data", reason));
+        }
+        self.add(name, dims, block_type, bytes, Data::Here(data))
+    }
+
+    /// Adds a tensor whose blocks `make` writes, row after row, when the file is written: for those that need not be in
+    /// memory all at once.
+    ///
+    /// # Errors
+    /// As [`Writer::tensor`]. Writing the file fails if `make` writes another number of bytes than the dimensions and the
+    /// type ask for.
+    pub fn tensor_with(
+        &mut self,
+        name: impl Into<String>,
+        dims: &[usize],
+        block_type: BlockType,
+        make: impl Fn(&mut dyn Write) -> io::Result<()> + 'a,
+    ) -> Result<&mut Self> {
+        let name = name.into();
+        let bytes = tensor_bytes(&name, dims, block_type)?;
+        self.add(name, dims, block_type, bytes, Data::Later(Box::new(make)))
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        block_type: BlockType,
+        bytes: usize,
+        data: Data<'a>,
+    ) -> Result<&mut Self> {
         if name.len() > 63 || self.tensors.iter().any(|t| t.name == name) {
             return Err(Error::argument("name", format!("{name:?} is longer than 63 bytes or stands twice")));
         }
-        let row = dims.first().and_then(|&d| block_type.row_bytes(d));
-        let bytes = row.and_then(|b| dims.iter().skip(1).try_fold(b, |n, &d| n.checked_mul(d)));
-        if !(1..=4).contains(&dims.len()) || bytes != Some(data.len()) {
-            return Err(Error::argument(
-                "data",
-                format!("{name}: {} bytes do not make a {block_type} tensor of {dims:?}", data.len()),
-            ));
-        }
-        self.tensors.push(Tensor { name, dims: dims.to_vec(), block_type, data });
+        self.tensors.push(Tensor { name, dims: dims.to_vec(), block_type, bytes, data });
         Ok(self)
     }
 
@@ -104,23 +137,33 @@ impl<'a> Writer<'a> {
             }
             head.extend(t.block_type.ggml_id().to_le_bytes());
             head.extend(offset.to_le_bytes());
-            offset += t.data.len().next_multiple_of(ALIGNMENT) as u64;
+            offset += t.bytes.next_multiple_of(ALIGNMENT) as u64;
         }
         out.write_all(&head)?;
         out.write_all(padding(head.len()))?;
         for t in &self.tensors {
-            out.write_all(&t.data)?;
-            out.write_all(padding(t.data.len()))?;
+            match &t.data {
+                Data::Here(data) => out.write_all(data)?,
+                Data::Later(make) => {
+                    let mut counted = Counted { out, bytes: 0 };
+                    make(&mut counted)?;
+                    if counted.bytes != t.bytes {
+                        let reason = format!("{}: {} bytes were made, expected {}", t.name, counted.bytes, t.bytes);
+                        return Err(io::Error::other(reason));
+                    }
+                }
+            }
+            out.write_all(padding(t.bytes))?;
         }
         Ok(())
     }
 
-    /// The file's bytes.
+    /// The file's bytes. Panics if a tensor that is [made](Writer::tensor_with) fails.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self.write(&mut out) {
             Ok(()) => out,
-            Err(_) => unreachable!("a Vec takes every write"),
+            Err(e) => panic!("a Vec takes every write: {e}"),
         }
     }
 
@@ -131,6 +174,33 @@ impl<'a> Writer<'a> {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         replace(path, |mut out| self.write(&mut out)).map_err(|e| Error::io(path, e))
+    }
+}
+
+/// Bytes of a tensor.
+fn tensor_bytes(name: &str, dims: &[usize], block_type: BlockType) -> Result<usize> {
+    let row = dims.first().and_then(|&d| block_type.row_bytes(d));
+    let bytes = row.and_then(|b| dims.iter().skip(1).try_fold(b, |n, &d| n.checked_mul(d)));
+    bytes.filter(|_| (1..=4).contains(&dims.len())).ok_or_else(|| {
+        Error::argument("dims", format!("{name}: there is no {block_type} tensor of {dims:?}"))
+    })
+}
+
+/// Counts what is written.
+struct Counted<'w, W> {
+    out: &'w mut W,
+    bytes: usize,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(buf)?;
+        self.bytes += n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

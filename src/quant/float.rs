@@ -25,3 +25,10 @@ fn convert<const N: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; N]) ->
         *out = f(*value);
     }
 }
+
+/// f32 to bytes, by `f` one by one.
+pub(crate) fn store<const N: usize>(x: &[f32], out: &mut [u8], f: impl Fn(f32) -> [u8; N]) {
+    for (value, out) in x.iter().zip(out.as_chunks_mut::<N>().0) {
+        *out = f(*value);
+    }
+}

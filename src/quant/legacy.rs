@@ -7,7 +7,6 @@
 
 use super::{Block, Unpacked, half_to_f32};
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
 /// 4 bits, `x = d · (q − 8)`.
 #[repr(C)]
@@ -129,42 +128,5 @@ impl Block for Q8_0 {
     fn unpack(&self, out: &mut Unpacked) {
         out.scales[0] = half_to_f32(self.d);
         out.q[..32].copy_from_slice(&self.qs);
-    }
-}
-
-/// Rounds `x` to Q4_0 blocks, 18 bytes for 32 values, as `quantize_row_q4_0_ref` does: the value of largest magnitude
-/// becomes −8. Panics if the lengths do not fit.
-pub fn quantize_q4_0(x: &[f32], out: &mut [u8]) {
-    quantize_blocks(x, out, |x| {
-        let mut largest = 0f32;
-        for &v in x {
-            if v.abs() > largest.abs() {
-                largest = v;
-            }
-        }
-        let d = largest / -8.0;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let q = |v: f32| ((v * inverse + 8.5) as u8).min(15);
-        let qs = std::array::from_fn(|i| q(x[i]) | q(x[i + 16]) << 4);
-        Q4_0 { d: f16::from_f32(d).to_le_bytes(), qs }
-    });
-}
-
-/// Rounds `x` to Q8_0 blocks, 34 bytes for 32 values, as `quantize_row_q8_0_ref` does: halves away from zero.
-/// Panics if the lengths do not fit.
-pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
-    quantize_blocks(x, out, |x| {
-        let d = x.iter().fold(0f32, |max, v| max.max(v.abs())) / 127.0;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        Q8_0 { d: f16::from_f32(d).to_le_bytes(), qs: x.map(|v| (v * inverse).round() as i8) }
-    });
-}
-
-fn quantize_blocks<B: Pod>(x: &[f32], out: &mut [u8], f: impl Fn(&[f32; 32]) -> B) {
-    let (blocks, rest) = x.as_chunks::<32>();
-    let out: &mut [B] = bytemuck::cast_slice_mut(out);
-    assert!(rest.is_empty() && blocks.len() == out.len(), "blocks for the values");
-    for (x, out) in blocks.iter().zip(out) {
-        *out = f(x);
     }
 }

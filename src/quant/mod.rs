@@ -10,11 +10,12 @@ pub(crate) mod float;
 pub(crate) mod iq4;
 pub(crate) mod k;
 pub(crate) mod legacy;
+mod quantize;
 
 use bytemuck::Pod;
 use half::f16;
 
-pub use legacy::{quantize_q4_0, quantize_q8_0};
+pub use quantize::quantize;
 
 /// How a tensor's values are stored. Names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! What a release needs and a build does not. `cargo xtask --help` lists it.
 
 mod header;
+mod install;
 mod wheel;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,15 @@ struct Cli {
 enum Task {
     /// Write include/llava.h anew from the comments and declarations in capi/src
     Header,
+    /// Build the libraries and lay them out with the headers, llava.pc and a CMake package
+    Install {
+        /// The folder under which include/ and lib/ go
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+        /// The profile to build with
+        #[arg(long, value_name = "NAME", default_value = "release")]
+        profile: String,
+    },
     /// Write the Python wheel to dist/: the package in bindings/python with the library, built for release
     Wheel,
 }
@@ -29,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Header => header::write(),
+        Task::Install { prefix, profile } => install::install(&prefix, &profile),
         Task::Wheel => wheel::write(),
     };
     match result {

@@ -1,7 +1,7 @@
 //! The Python wheel: the package of bindings/python and the shared library in one archive, as PyPA's "Binary distribution
 //! format" describes it. The same sources and the same library give the same bytes.
 
-use crate::{Result, root};
+use crate::{Result, install, root};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use object::Endianness;
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -28,7 +28,7 @@ const OLDEST_GLIBC: u32 = 17;
 pub fn write() -> Result<()> {
     let package = root().join("bindings/python");
     let project = Project::read(&package)?;
-    let library = fs::read(build()?)?;
+    let library = fs::read(strip(&install::build("release")?.folder.join("libllava.so"))?)?;
     let tag = format!("py3-none-manylinux_2_{}_{}", glibc(&library)?, std::env::consts::ARCH);
     let info = format!("{}-{}.dist-info", project.name, project.version);
 
@@ -37,8 +37,7 @@ pub fn write() -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         files.push(Entry::new(format!("{}/{name}", project.name), fs::read(&path)?));
     }
-    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
-    let library = Entry::new(format!("{}/libllava.so.{major}.{minor}", project.name), library);
+    let library = Entry::new(format!("{}/libllava.so.{}", project.name, install::abi()), library);
     files.push(Entry { executable: true, ..library });
     for license in LICENSES {
         files.push(Entry::new(format!("{info}/licenses/{license}"), fs::read(root().join(license))?));
@@ -127,32 +126,15 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Builds the shared library for release, and strips a copy of it if it can; where that is.
-fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "--release", "--package", "llava-capi", "--message-format", "json-render-diagnostics"])
-        .current_dir(root())
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        return Err("the library cannot be built".into());
-    }
-    let messages = String::from_utf8(output.stdout)?;
-    let library = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
-        .filter_map(|path| path.as_str().map(PathBuf::from))
-        .find(|path| path.ends_with("libllava.so"))
-        .ok_or("no libllava.so was built: wheels are for Linux")?;
+/// A stripped copy of the library, or where there is no strip the library itself.
+fn strip(library: &Path) -> Result<PathBuf> {
     let stripped = library.with_extension("so.stripped");
-    match Command::new("strip").arg("--strip-unneeded").arg("-o").arg(&stripped).arg(&library).status() {
+    match Command::new("strip").arg("--strip-unneeded").arg("-o").arg(&stripped).arg(library).status() {
         Ok(status) if status.success() => Ok(stripped),
         Ok(status) => Err(format!("strip: {status}").into()),
         Err(e) => {
             eprintln!("strip: {e}; the wheel carries the library with its debug information");
-            Ok(library)
+            Ok(library.to_owned())
         }
     }
 }

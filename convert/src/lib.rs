@@ -1,0 +1,6 @@
+//! Makes the files that [`llava`] runs: a crate of its own, so that programs which only run models need none of its
+//! dependencies.
+//!
+//! [`quantize`] makes smaller files of a GGUF file.
+
+pub mod quantize;

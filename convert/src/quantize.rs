@@ -1,0 +1,1 @@
+//! Smaller files of a GGUF file.
