@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import array
 import gc
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import WIDE
@@ -17,7 +19,8 @@ def test_values_are_seen_where_they_are_and_live_as_long_as_the_view(model: llav
     view = embedding.memoryview()
     assert view.shape == (16, 64) and view.format == "f" and view.readonly
     values = view.tobytes()
-    assert embedding.tolist() == view.tolist()
+    rows: Any = view.tolist()
+    assert embedding.tolist() == rows
     embedding.close()
     with pytest.raises(llava.InvalidHandle):
         embedding.memoryview()
@@ -43,7 +46,8 @@ def test_saved_loaded_and_made_by_hand(model: llava.Model, tmp_path: Path) -> No
     ]
     for made in by_hand:
         assert made.shape == (16, 64) and made.memoryview().tobytes() == expected
-    for wrong in ([], [[]], [1.0, 2.0], [[1.0], [1.0, 2.0]], "text", None, flat, [["a"]]):
+    wrongs: list[Any] = [[], [[]], [1.0, 2.0], [[1.0], [1.0, 2.0]], "text", None, flat, [["a"]]]
+    for wrong in wrongs:
         with pytest.raises(llava.InvalidArgument):
             llava.Embedding.from_array(wrong)
     with pytest.raises(OSError):
@@ -79,7 +83,5 @@ def test_numpy_takes_them_without_a_copy(model: llava.Model, tmp_path: Path) -> 
 
 
 def test_nothing_is_imported_that_is_not_needed() -> None:
-    import subprocess
-
     code = "import sys, llava; print([m for m in ('numpy', 'PIL') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -90,7 +90,7 @@ def test_caption_folder_interrupted_loses_and_doubles_nothing(
     folder: Path, expected: list[dict[str, str]], tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "captions.jsonl"
-    arguments = ["caption_folder.py", PAIR, folder, output, "--max-tokens", "40"]
+    arguments = ("caption_folder.py", PAIR, folder, output, "--max-tokens", "40")
     interrupted = 0
     for _ in range(12):
         child = start(*arguments)
@@ -103,7 +103,7 @@ def test_caption_folder_interrupted_loses_and_doubles_nothing(
         interrupted += child.wait() in (-signal.SIGKILL, 130)
         assert number is signal.SIGKILL or "Traceback" not in rest
     assert interrupted >= 3
-    assert run(*arguments).returncode == 0  # type: ignore[arg-type]
+    assert run(*arguments).returncode == 0
     assert read(output) == expected
 
 

@@ -46,7 +46,8 @@ def test_pixels_of_every_format(model: llava.Model) -> None:
     assert seen(model, shaped) == expected
     grey = llava.Image.from_pixels(bytes(64), 8, 8, "L")
     assert seen(model, grey) == seen(model, llava.Image.from_pixels(bytes(192), 8, 8))
-    for arguments in [(rgb, 8, 9), (rgb, 0, 8), (rgb, 8, 8, "CMYK"), (rgb, 8, 8, "RGB", 23), (rgb, 1 << 40, 8)]:
+    wrong: list[tuple[Any, ...]] = [(rgb, 8, 9), (rgb, 0, 8), (rgb, 8, 8, "CMYK"), (rgb, 8, 8, "RGB", 23), (rgb, 1 << 40, 8)]
+    for arguments in wrong:
         with pytest.raises(llava.Error):
             llava.Image.from_pixels(*arguments)
 

@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Union
 
 import pytest
 from conftest import GOLDEN, PAIR, TALL, WIDE
@@ -91,11 +91,13 @@ def test_tokens_there_and_back(model: llava.Model) -> None:
 
 def test_logits_and_generation_agree(model: llava.Model) -> None:
     embedding = model.encode(WIDE)
-    inputs = [1, 100, embedding, 101]
+    inputs: list[Union[int, llava.Embedding]] = [1, 100, embedding, 101]
     logits = model.logits(inputs, 3)
     assert logits.shape == (3, model.info.vocab_size)
-    last = logits.tolist()[-1]
-    assert last == model.logits(inputs).tolist()[0]
+    rows: Any = logits.tolist()  # Typed as if it had one dimension.
+    last: list[float] = rows[-1]
+    only: Any = model.logits(inputs).tolist()
+    assert [last] == only
     answer = model.generate(inputs, max_tokens=4, logprobs=2)
     assert answer.token_ids[0] == max(range(len(last)), key=last.__getitem__)
     assert answer.logprobs is not None and answer.top_logprobs is not None
@@ -143,11 +145,12 @@ GARBAGE: list[Any] = [None, 1.5, -1, 1 << 80, "x", b"x", object(), [], [None], {
 def test_garbage_is_an_exception(model: llava.Model, garbage: Any) -> None:
     refused = (llava.Error, TypeError)
     session = model.session(max_tokens=1)
-    calls = [
+    bad: Any = b"no"
+    calls: list[Callable[[], object]] = [
         lambda: llava.load(garbage if garbage is not None else ""),
         lambda: llava.load("a\0b"),
-        lambda: llava.load(PAIR, threads=garbage or "no"),
-        lambda: llava.load(PAIR, kv_type=garbage or 3),
+        lambda: llava.load(PAIR, threads=garbage or bad),
+        lambda: llava.load(PAIR, kv_type=garbage or bad),
         lambda: llava.load(PAIR, template=garbage or "no such"),
         lambda: llava.load_bytes(garbage),
         lambda: model.describe(garbage),
@@ -158,7 +161,7 @@ def test_garbage_is_an_exception(model: llava.Model, garbage: Any) -> None:
         lambda: model.logits(garbage),
         lambda: model.generate(garbage),
         lambda: session.ask(garbage if not isinstance(garbage, str) else ""),
-        lambda: session.ask("a", on_text=garbage if garbage is not None else 3, max_tokens=1),
+        lambda: session.ask("a", on_text=garbage if garbage is not None else bad, max_tokens=1),
         lambda: session.ask("a", [garbage]),
         lambda: session.ask("a", max_tokens=garbage if garbage is not None else 0),
         lambda: session.ask("a", temperature=-1 if isinstance(garbage, (int, float)) else garbage),
@@ -196,7 +199,7 @@ def test_what_is_closed_says_so(model: llava.Model) -> None:
         thing.close()
         thing.close()
         assert "closed" in repr(thing)
-    uses = [
+    uses: list[Callable[[], object]] = [
         lambda: closing.describe(WIDE),
         lambda: closing.encode(WIDE),
         lambda: session.ask("a"),
