@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import sys
 import threading
 import weakref
@@ -108,6 +109,8 @@ class Call(Generic[T]):
 
 
 _running: weakref.WeakSet[Call[Any]] = weakref.WeakSet()
+# Threads do not come along.
+os.register_at_fork(after_in_child=_running.clear)
 
 
 @atexit.register

@@ -45,6 +45,11 @@ class Handle:
     def closed(self) -> bool:
         return not self._finalizer.alive
 
+    @property
+    def usable(self) -> bool:
+        """Whether `value` would give it."""
+        return self._finalizer.alive and not (self._threaded and os.getpid() != self._process)
+
     def free(self) -> None:
         self._finalizer()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import logging
+import os
 from typing import Optional
 
 from . import _ffi
@@ -28,5 +29,7 @@ lib.llava_set_log(_DEBUG, _callback, None)
 
 
 @atexit.register
-def _stop() -> None:
-    lib.llava_set_log(0, _ffi.LOG(), None)
+def _stop(process: int = os.getpid()) -> None:
+    # A fork has the library's locks as they were.
+    if os.getpid() == process:
+        lib.llava_set_log(0, _ffi.LOG(), None)

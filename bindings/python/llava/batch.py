@@ -86,7 +86,7 @@ class Batch(Unpicklable):
 
         def cancel() -> None:
             hook.cancel()
-            if not handle.closed:
+            if handle.usable:
                 lib.llava_batch_cancel(handle.value)
 
         call = Call(lambda: hook.watch(work), cancel, self._lock.release)
@@ -95,10 +95,11 @@ class Batch(Unpicklable):
 
     def close(self) -> None:
         """Frees it. If it has not run, its sessions can be used again, the questions forgotten unless they were answered."""
-        if not self._handle.closed:
-            self.cancel()
-            self._handle.free()
-            self._sessions.clear()
+        call = self._call
+        if call is not None:
+            call.stop()
+        self._handle.free()
+        self._sessions.clear()
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -27,7 +27,6 @@ class Embedding(Unpicklable):
 
     def __init__(self, handle: ctypes.c_void_p):
         self._handle = Handle("Embedding", handle, lib.llava_embedding_free, threaded=False)
-        self._views = False
         values, tokens, width = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         lib.llava_embedding_values(
             self._handle.value, ctypes.byref(values), ctypes.byref(tokens), ctypes.byref(width)
@@ -87,11 +86,11 @@ class Embedding(Unpicklable):
 
     def memoryview(self) -> memoryview[float]:
         """The values, read-only and without a copy."""
-        self._handle.value  # Raises if it is closed.
+        handle = self._handle
+        handle.value  # Raises if it is closed.
         floats = (ctypes.c_float * (self.tokens * self.width)).from_address(self._address)
         # The view keeps the array, and the array the handle.
-        floats._keeps = self._handle  # type: ignore[attr-defined]
-        self._views = True
+        floats._keeps = handle  # type: ignore[attr-defined]
         return memoryview(floats).cast("B").cast("f", self.shape).toreadonly()
 
     def numpy(self) -> numpy.typing.NDArray[numpy.float32]:
@@ -113,11 +112,7 @@ class Embedding(Unpicklable):
 
     def close(self) -> None:
         """Frees it, or if there are views, lets it go with the last of them."""
-        if self._views:
-            handle, self._handle = self._handle, _closed()
-            del handle
-        else:
-            self._handle.free()
+        self._handle = _CLOSED
 
     def __enter__(self) -> Embedding:
         return self
@@ -129,7 +124,5 @@ class Embedding(Unpicklable):
         return f"<llava.Embedding [{self.tokens}, {self.width}]{' closed' if self._handle.closed else ''}>"
 
 
-def _closed() -> Handle:
-    handle = Handle("Embedding", ctypes.c_void_p(), lib.llava_embedding_free, threaded=False)
-    handle.free()
-    return handle
+_CLOSED = Handle("Embedding", ctypes.c_void_p(), lib.llava_embedding_free, threaded=False)
+_CLOSED.free()

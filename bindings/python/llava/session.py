@@ -216,7 +216,7 @@ class Session(Unpicklable):
 
         def cancel() -> None:
             hook.cancel()
-            if not handle.closed:
+            if handle.usable:
                 lib.llava_session_cancel(handle.value)
 
         call = Call(lambda: hook.watch(work), cancel, self._lock.release, on_end)
@@ -237,10 +237,11 @@ class Session(Unpicklable):
             self._lock.release()
 
     def close(self) -> None:
-        """Cancels what it is doing and frees it. Otherwise it goes when nothing refers to it any more."""
-        if not self._handle.closed:
-            self.cancel()
-            self._handle.free()
+        """Cancels what it is doing, waits for that, and frees it. Otherwise it goes when nothing refers to it any more."""
+        call = self._call
+        if call is not None:
+            call.stop()
+        self._handle.free()
 
     def __enter__(self) -> Session:
         return self

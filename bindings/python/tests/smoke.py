@@ -1,6 +1,8 @@
 """What an installed wheel must do with nothing else installed: python smoke.py MODEL IMAGE"""
 
 import asyncio
+import base64
+import hashlib
 import sys
 from importlib.metadata import files, version
 
@@ -17,6 +19,10 @@ def main() -> None:
     assert llava.__version__ == version("llava"), llava.__version__
     packaged = [str(file.locate()) for file in files("llava") or [] if "libllava.so" in file.name]
     assert packaged == [llava.LIBRARY_PATH], (packaged, llava.LIBRARY_PATH)
+    for file in files("llava") or []:
+        if file.hash is not None:
+            digest = hashlib.sha256(file.read_binary()).digest()
+            assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value, file
     with llava.load(path) as model:
         answer = model.describe(image, max_tokens=5)
         assert answer.finish_reason is llava.FinishReason.LENGTH and len(answer.token_ids) == 5

@@ -89,6 +89,10 @@ def test_caption_folder_and_again(folder: Path, expected: list[dict[str, str]], 
 def test_caption_folder_interrupted_loses_and_doubles_nothing(
     folder: Path, expected: list[dict[str, str]], tmp_path: Path, number: signal.Signals
 ) -> None:
+    # So many that a slow machine interrupts in time too.
+    for i in range(200):
+        shutil.copy(WIDE, folder / f"more {i:03}.png")
+        expected.append({"image": f"more {i:03}.png", "text": expected[0]["text"]})
     output = tmp_path / "captions.jsonl"
     arguments = ("caption_folder.py", PAIR, folder, output, "--max-tokens", "40")
     interrupted = 0

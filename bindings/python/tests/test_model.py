@@ -222,10 +222,12 @@ def test_what_is_closed_says_so(model: llava.Model) -> None:
 
 
 FORK = """
-import os, sys, llava
+import os, sys, time, llava
 model, image = llava.load(sys.argv[1], threads=2), llava.Image.open(sys.argv[2])
 session, batch = model.session(max_tokens=2), model.batch()
 expected = session.ask("a", image).text
+# A call that runs during the fork ends in the parent alone.
+running = model.session(on_progress=lambda _: time.sleep(0.02)).stream("a", image)
 child = os.fork()
 if child == 0:
     for use in (lambda: session.ask("b"), lambda: model.describe(image), lambda: batch.run(), lambda: session.reset()):
@@ -235,12 +237,14 @@ if child == 0:
         except llava.InvalidHandle as error:
             assert "fork" in str(error), error
     session.close()
-    del model, session, batch
+    running.close()
+    del model, session, batch, running
     # A model of its own works, with the image of before.
     assert llava.load(sys.argv[1]).session(max_tokens=2).ask("a", image).text == expected
     sys.exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert model.session(max_tokens=2).ask("a", image).text == expected
+assert running.finish().text.startswith(expected)
 """
 
 
