@@ -103,6 +103,8 @@ class Embedding(Unpicklable):
         import numpy
 
         values = self.numpy()
+        if copy is False and dtype not in (None, values.dtype):
+            raise ValueError(f"embeddings are {values.dtype}; as {dtype} they are a copy")
         return numpy.array(values, dtype=dtype) if copy else values.astype(dtype or values.dtype, copy=False)
 
     def tolist(self) -> list[list[float]]:
