@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Optional
-
 
 class Error(Exception):
     """Something that the library refuses or cannot do; the text is for the person at the keyboard.
@@ -108,15 +106,11 @@ class Panic(Error):
     status = -32
 
 
-class _Statuses:
-    by_number: ClassVar[dict[int, type[Error]]] = {c.status: c for c in Error.__subclasses__()}
+_BY_STATUS: dict[int, type[Error]] = {c.status: c for c in Error.__subclasses__()}
 
 
 def failure(status: int, message: str) -> Error:
     """The exception for a status; newer libraries may have some that are not known here."""
-    known: Optional[type[Error]] = _Statuses.by_number.get(status)
-    if known is not None:
-        return known(message)
-    error = Error(message)
+    error = _BY_STATUS.get(status, Error)(message)
     error.status = status
     return error

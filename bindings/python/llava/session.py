@@ -18,7 +18,7 @@ from .errors import Busy, InvalidArgument
 from .generation import Generation, Options
 from .image import ImageLike, handles
 from .progress import ProgressFunction
-from .stream import AsyncStream, Stream
+from .stream import AsyncStream, Start, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,9 +114,7 @@ class Session(Unpicklable):
         """Encodes images, adds them to the next question, and runs the prompt up to their last token, so that forks start
         from there."""
         pictures = handles(images)
-        self._begin(
-            lambda: lib.llava_session_prefill(self._handle.value, array(pictures), len(pictures)),
-        ).run()
+        self._begin(lambda: lib.llava_session_prefill(self._handle.value, array(pictures), len(pictures))).run()
 
     def ask(
         self,
@@ -135,22 +133,20 @@ class Session(Unpicklable):
     def stream(self, text: str, images: Images = (), **options: Unpack[Options]) -> Stream:
         """`ask` whose answer comes piece by piece: `for piece in session.stream("Why?")`."""
 
-        def start(on_text: TextFunction, on_end: Callable[[], None]) -> Call[Answer]:
-            call = self._ask(text, images, options, on_text, on_end)
-            call.start()
-            return call
-
-        return Stream(start)
+        return Stream(self._starter(text, images, options))
 
     def astream(self, text: str, images: Images = (), **options: Unpack[Options]) -> AsyncStream:
         """`stream` for event loops: `async for piece in session.astream("Why?")`."""
 
+        return AsyncStream(self._starter(text, images, options))
+
+    def _starter(self, text: str, images: Images, options: Options) -> Start:
         def start(on_text: TextFunction, on_end: Callable[[], None]) -> Call[Answer]:
             call = self._ask(text, images, options, on_text, on_end)
             call.start()
             return call
 
-        return AsyncStream(start)
+        return start
 
     def _ask(
         self,
