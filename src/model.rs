@@ -60,6 +60,14 @@ impl Source {
     }
 }
 
+/// Which mmproj goes with a language model.
+enum Mmproj {
+    /// The one beside it, if there is one.
+    Beside,
+    Given(Source),
+    None,
+}
+
 /// Settings of a model, before it is loaded.
 ///
 /// ```
@@ -70,7 +78,7 @@ impl Source {
 /// ```
 pub struct ModelBuilder {
     lm: Source,
-    mmproj: Option<Source>,
+    mmproj: Mmproj,
     threads: Option<usize>,
     context: Option<usize>,
     kv: Option<KvType>,
@@ -125,12 +133,13 @@ impl Model {
 
     /// Settings for the model of [`Model::from_bytes`].
     pub fn builder_from_bytes(lm: Vec<u8>, mmproj: Option<Vec<u8>>) -> ModelBuilder {
-        ModelBuilder::new(Source::Bytes(lm), mmproj.map(Source::Bytes))
+        let mmproj = mmproj.map_or(Mmproj::None, |bytes| Mmproj::Given(Source::Bytes(bytes)));
+        ModelBuilder::new(Source::Bytes(lm), mmproj)
     }
 
     /// Settings for the model at `path`, as in [`Model::open`].
     pub fn builder(path: impl Into<PathBuf>) -> ModelBuilder {
-        ModelBuilder::new(Source::Path(path.into()), None)
+        ModelBuilder::new(Source::Path(path.into()), Mmproj::Beside)
     }
 
     /// Describes an image: [`DESCRIBE`], answered greedily. See [`Session`] for everything else.
@@ -364,13 +373,19 @@ impl Input {
 }
 
 impl ModelBuilder {
-    fn new(lm: Source, mmproj: Option<Source>) -> Self {
+    fn new(lm: Source, mmproj: Mmproj) -> Self {
         Self { lm, mmproj, threads: None, context: None, kv: None, template: None, exact: false, kernels: None }
     }
 
     /// The mmproj, instead of the one found beside the language model.
     pub fn mmproj(mut self, path: impl Into<PathBuf>) -> Self {
-        self.mmproj = Some(Source::Path(path.into()));
+        self.mmproj = Mmproj::Given(Source::Path(path.into()));
+        self
+    }
+
+    /// No mmproj, whatever lies beside the language model: the model takes no images.
+    pub fn text_only(mut self) -> Self {
+        self.mmproj = Mmproj::None;
         self
     }
 
@@ -427,17 +442,19 @@ impl ModelBuilder {
     pub fn load_with(self, control: &Control) -> Result<Model> {
         // Files, decoder, vision, tokenizer and template.
         let _stage = control.begin(Stage::Load, 4)?;
+        let look = matches!(self.mmproj, Mmproj::Beside);
         let (lm, beside) = match self.lm {
-            Source::Path(path) if path.is_dir() => find_pair(&path, self.mmproj.is_none())?,
+            Source::Path(path) if path.is_dir() => find_pair(&path, look)?,
             Source::Path(path) => {
-                let beside = if self.mmproj.is_none() { find_mmproj(&path)? } else { None };
+                let beside = if look { find_mmproj(&path)? } else { None };
                 (Source::Path(path).read()?, beside)
             }
             bytes => (bytes.read()?, None),
         };
         let mmproj = match self.mmproj {
-            Some(source) => Some(source.read()?),
-            None => beside,
+            Mmproj::Beside => beside,
+            Mmproj::Given(source) => Some(source.read()?),
+            Mmproj::None => None,
         };
         control.step()?;
         if self.threads == Some(0) {

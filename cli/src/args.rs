@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llava::prompt::Template;
-use llava::{Control, Generation, KvType, Model};
+use llava::{Control, Generation, KvType, Model, ModelBuilder};
 use std::path::PathBuf;
 
 /// Answers questions about images with LLaVA models in GGUF files.
@@ -71,6 +71,20 @@ impl ModelArgs {
     /// # Errors
     /// Those of [`llava::ModelBuilder::load`].
     pub fn load(&self, template: Option<&str>) -> Result<Model, Failure> {
+        let mut builder = self.builder()?;
+        if let Some(name) = template {
+            builder = builder.template(name);
+        }
+        let (progress, control) = (Progress::start("loading the model"), Control::default());
+        progress.follow(&control);
+        Ok(builder.load_with(&control)?)
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// That no model was named.
+    pub fn builder(&self) -> Result<ModelBuilder, Failure> {
         let mut builder = match &self.model {
             Some(path) => Model::builder(path),
             None => Model::default_builder()?,
@@ -90,12 +104,7 @@ impl ModelArgs {
         if let Some(name) = &self.kernels {
             builder = builder.kernels(name);
         }
-        if let Some(name) = template {
-            builder = builder.template(name);
-        }
-        let (progress, control) = (Progress::start("loading the model"), Control::default());
-        progress.follow(&control);
-        Ok(builder.exact(self.exact).load_with(&control)?)
+        Ok(builder.exact(self.exact))
     }
 }
 
@@ -228,7 +237,8 @@ pub struct InspectArgs {
 /// Encodes a synthetic image, runs prompts of arbitrary tokens, and continues them, alone and several together. Each
 /// figure is the median of some repetitions. Beside them stand the machine's own limits, measured in about a second:
 /// decode can't be faster than the weights are read, encode and prefill not faster than the processor multiplies.
-/// Other programs that run at the same time slow both down.
+/// Other programs that run at the same time slow both down. Where several mmprojs lie beside the language model and none
+/// is named, text alone is measured.
 #[derive(Args)]
 #[command(after_long_help = "Examples:
   llava bench --model llava-v1.5-7b.gguf

@@ -81,6 +81,31 @@ fn without_an_mmproj_there_is_nothing_to_encode() {
 }
 
 #[test]
+fn with_several_mmprojs_and_none_named_text_is_measured() {
+    let folder = Folder::new("bench-several");
+    std::fs::copy(golden("llava/lm.gguf"), folder.path("lm.gguf")).unwrap();
+    for name in ["a-mmproj.gguf", "b-mmproj.gguf"] {
+        std::fs::copy(golden("llava/mmproj.gguf"), folder.path(name)).unwrap();
+    }
+    let (dir, lm) = (folder.path("").display().to_string(), folder.arg("lm.gguf"));
+    for model in [&dir, &lm] {
+        let (report, err) = bench(&[&["--model", model], &SMALL[..]].concat());
+        assert_eq!(err.lines().count(), 1, "{err}");
+        for part in ["more than one mmproj", "a-mmproj.gguf", "b-mmproj.gguf", "text alone is measured"] {
+            assert!(err.contains(part), "{part} is missing in {err}");
+        }
+        assert_eq!([&report["encode"], &report["mmproj"]], [&Value::Null, &Value::Null]);
+        assert_eq!(report["prefill"].as_array().unwrap().len(), 2);
+        // What was asked for by name is not left out.
+        let end = run(&["bench", "--model", model, "--only", "encode,decode"]);
+        assert_eq!((end.status, end.out.as_str()), (1, ""));
+        assert!(end.err.contains("name the one to use"), "{}", end.err);
+    }
+    let (report, err) = bench(&["--model", &lm, "--mmproj", &folder.arg("b-mmproj.gguf"), "--only", "encode"]);
+    assert_eq!((err.as_str(), report["encode"].is_object()), ("", true));
+}
+
+#[test]
 fn what_does_not_fit_into_the_context_is_skipped_with_a_note() {
     let args = ["--model", &arg("llava"), "--ctx", "24", "--prefill", "8,24", "--decode", "12,13", "--batch", "2"];
     let (report, err) = bench(&args);

@@ -71,6 +71,18 @@ impl Span {
     pub fn as_slice(&self) -> &[u8] {
         self.storage.as_slice().get(self.range()).unwrap_or_default()
     }
+
+    /// Lets the memory go that a mapped span takes; it is read from the file again when it is used. For who goes through
+    /// a file larger than memory.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Storage::Map(map) = &self.storage {
+            // SAFETY: the pages are those of a private mapping that nobody writes to, so that they hold the same bytes when
+            // they are read again.
+            // Where the system refuses, the memory stays.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len) };
+        }
+    }
 }
 
 impl std::fmt::Debug for Span {

@@ -40,8 +40,11 @@ struct Tensor<'a> {
 enum Data<'a> {
     Here(Cow<'a, [u8]>),
     /// Made while the file is written.
-    Later(Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>),
+    Later(Box<Make<'a>>),
 }
+
+/// Writes a tensor's blocks.
+type Make<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
 impl<'a> Writer<'a> {
     /// An empty file.
@@ -181,9 +184,9 @@ impl<'a> Writer<'a> {
 fn tensor_bytes(name: &str, dims: &[usize], block_type: BlockType) -> Result<usize> {
     let row = dims.first().and_then(|&d| block_type.row_bytes(d));
     let bytes = row.and_then(|b| dims.iter().skip(1).try_fold(b, |n, &d| n.checked_mul(d)));
-    bytes.filter(|_| (1..=4).contains(&dims.len())).ok_or_else(|| {
-        Error::argument("dims", format!("{name}: there is no {block_type} tensor of {dims:?}"))
-    })
+    bytes
+        .filter(|_| (1..=4).contains(&dims.len()))
+        .ok_or_else(|| Error::argument("dims", format!("{name}: there is no {block_type} tensor of {dims:?}")))
 }
 
 /// Counts what is written.

@@ -126,6 +126,10 @@ impl Vision {
     }
 }
 
+/// Rows, about, that go through a layer together: enough to pay for unpacking its weights, few enough that what one
+/// operation writes is still in a cache when the next one reads it.
+const ROWS: usize = 1024;
+
 /// An error if `rows · width` values are more than an image may take at one time.
 fn check_size(what: &'static str, rows: usize, width: usize) -> Result<usize> {
     const MAX: u64 = 4 << 30;

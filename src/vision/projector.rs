@@ -1,7 +1,7 @@
 //! The projectors that map vision features to the language model's width.
 
 use super::config::{Config, ProjectorKind};
-use super::{buffer, ldp};
+use super::{ROWS, buffer, ldp};
 use crate::cpu::{Activation, Pass};
 use crate::error::{Error, Result};
 use crate::kernels::matmul::Product;
@@ -130,9 +130,15 @@ impl Projector {
 
 impl Mlp {
     fn forward(&self, pass: &mut Pass<'_>, x: &[f32]) -> Result<Vec<f32>> {
-        let mut h = apply(pass, &self.first, x)?;
-        pass.activation(Activation::GeluErf, &mut h);
-        apply(pass, &self.second, &h)
+        let (cols, width) = (self.first.weight.cols(), self.second.weight.rows());
+        let mut out = buffer("the projector", x.len() / cols, width)?;
+        for (x, out) in x.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * width)) {
+            let mut h = apply(pass, &self.first, x)?;
+            pass.activation(Activation::GeluErf, &mut h);
+            pass.checkpoint()?;
+            pass.linear(&h, x.len() / cols, &mut [Product { layer: &self.second, out }]);
+        }
+        Ok(out)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The vision transformer: CLIP's and SigLIP's image towers.
 
 use super::config::Config;
-use super::{buffer, check_size};
+use super::{ROWS, buffer, check_size};
 use crate::cpu::{Heads, Pass};
 use crate::error::{Error, Result};
 use crate::image::Tiles;
@@ -85,18 +85,23 @@ impl Tower {
         let rows = self.rows();
         let n = tiles.tiles * rows;
         let width = c.feature_width();
-        // All that is alive at one time: x, h, q, k, v, k and v of a tile again, ff and the features, or the patches'
-        // pixels before.
+        // At most what is alive at one time: x, h, q, k, v, k and v of a tile again, ff and the features, or the
+        // patches' pixels before.
         check_size(WHAT, n, (7 * d + c.d_ff + width).max(2 * d + 3 * c.patch_size * c.patch_size))?;
 
         let mut x = self.embed(pass, tiles)?; // [n, d]
-        let mut h = buffer(WHAT, n, d)?;
+        // Whole tiles that go through a block together.
+        let most = n.min(rows * (ROWS / rows).max(1));
+        let mut h = buffer(WHAT, most, d)?;
         if let Some(norm) = &self.pre_norm {
-            pass.layer_norm(&x, norm, c.eps, &mut h);
-            std::mem::swap(&mut x, &mut h);
+            for x in x.chunks_mut(most * d) {
+                let h = &mut h[..x.len()];
+                pass.layer_norm(x, norm, c.eps, h);
+                x.copy_from_slice(h);
+            }
         }
-        let (mut q, mut k, mut v) = (buffer(WHAT, n, d)?, buffer(WHAT, n, d)?, buffer(WHAT, n, d)?);
-        let mut ff = buffer(WHAT, n, c.d_ff)?;
+        let (mut q, mut k, mut v) = (buffer(WHAT, most, d)?, buffer(WHAT, most, d)?, buffer(WHAT, most, d)?);
+        let mut ff = buffer(WHAT, most, c.d_ff)?;
         let mut features = buffer(WHAT, tiles.tiles * c.patches(), width)?;
         let mut taken = 0;
         for i in 0..=self.blocks.len() {
@@ -108,27 +113,28 @@ impl Tower {
                 taken += 1;
             }
             let Some(block) = self.blocks.get(i) else { break };
-            pass.layer_norm(&x, &block.norm1, c.eps, &mut h);
-            let [bq, bk, bv] = &block.qkv;
-            pass.linear(
-                &h,
-                n,
-                &mut [
-                    Product { layer: bq, out: &mut q },
-                    Product { layer: bk, out: &mut k },
-                    Product { layer: bv, out: &mut v },
-                ],
-            );
-            let heads = Heads { n: c.n_head, n_kv: c.n_head, dim: d / c.n_head };
-            pass.attend_full(heads, rows, [&q, &k, &v], &mut h)?;
-            pass.linear(&h, n, &mut [Product { layer: &block.out, out: &mut q }]);
-            pass.add(&mut x, &q);
+            for x in x.chunks_mut(most * d) {
+                let n = x.len() / d;
+                let [h, q, k, v] = [&mut h, &mut q, &mut k, &mut v].map(|b| &mut b[..n * d]);
+                let ff = &mut ff[..n * c.d_ff];
+                pass.layer_norm(x, &block.norm1, c.eps, h);
+                let [bq, bk, bv] = &block.qkv;
+                pass.linear(
+                    h,
+                    n,
+                    &mut [Product { layer: bq, out: q }, Product { layer: bk, out: k }, Product { layer: bv, out: v }],
+                );
+                let heads = Heads { n: c.n_head, n_kv: c.n_head, dim: d / c.n_head };
+                pass.attend_full(heads, rows, [q, k, v], h)?;
+                pass.linear(h, n, &mut [Product { layer: &block.out, out: q }]);
+                pass.add(x, q);
 
-            pass.layer_norm(&x, &block.norm2, c.eps, &mut h);
-            pass.linear(&h, n, &mut [Product { layer: &block.fc1, out: &mut ff }]);
-            pass.activation(c.activation, &mut ff);
-            pass.linear(&ff, n, &mut [Product { layer: &block.fc2, out: &mut q }]);
-            pass.add(&mut x, &q);
+                pass.layer_norm(x, &block.norm2, c.eps, h);
+                pass.linear(h, n, &mut [Product { layer: &block.fc1, out: ff }]);
+                pass.activation(c.activation, ff);
+                pass.linear(ff, n, &mut [Product { layer: &block.fc2, out: q }]);
+                pass.add(x, q);
+            }
             pass.step()?;
         }
         Ok(features)

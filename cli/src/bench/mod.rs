@@ -8,8 +8,8 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::output;
 use crate::progress::Progress;
-use llava::Model;
 use llava::bench::{self, Machine, Picture, Sequences};
+use llava::{Error, Model};
 use report::{Batch, Decode, Encode, Prefill, Report, Spread, gigas};
 use std::time::{Duration, Instant};
 
@@ -40,14 +40,29 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if args.json { Ok(output::json(&report)?) } else { Ok(output::text(&text::table(&report))?) }
 }
 
-/// Loads the model as often as everything is measured.
+/// Loads the model as often as everything is measured. Text needs none of several mmprojs that lie beside it.
 fn load(args: &BenchArgs) -> Result<(Model, Spread), Failure> {
     let mut times = Vec::new();
+    let mut text_only = None;
+    let needs_mmproj = args.model.mmproj.is_some() || args.only.contains(&Stage::Encode);
     loop {
+        let progress = Progress::start("loading the model");
         let start = Instant::now();
-        let model = args.model.load(None)?;
+        let builder = args.model.builder()?;
+        let builder = if text_only.is_some() { builder.text_only() } else { builder };
+        let model = match builder.load() {
+            Err(Error::ModelNotFound(reason)) if text_only.is_none() && !needs_mmproj => {
+                text_only = Some(reason);
+                continue;
+            }
+            loaded => loaded?,
+        };
         times.push(milliseconds(start.elapsed()));
+        drop(progress);
         if times.len() == args.reps {
+            if let Some(reason) = text_only {
+                output::note(&format!("{reason}; without one, text alone is measured"));
+            }
             return Ok((model, Spread::of(times)));
         }
     }

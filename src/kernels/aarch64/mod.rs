@@ -1,8 +1,7 @@
 //! 64-bit ARM: three tables, which differ in how the integer matmul multiplies bytes and in nothing else.
 //!
 //! The compiler takes NEON for granted on this architecture, so scalar functions are compiled for it too; they stand in
-//! the tables where they are bit-equal by construction and vectorised well: dequantization and `add`. Attention is
-//! scalar's too, for want of lanes of its own.
+//! the tables where they are bit-equal by construction and vectorised well: dequantization and `add`.
 
 use super::scalar;
 use super::{Dequantize, Kernels, MatmulF32, MatmulQ8};
@@ -15,6 +14,7 @@ use std::arch::is_aarch64_feature_detected;
 use weights::Weights;
 
 mod activation;
+mod attention;
 mod column;
 mod dotprod;
 mod i8mm;
@@ -102,7 +102,7 @@ const fn table<L: Level>(name: &'static str) -> Kernels {
         gelu_tanh: entry!(activation::gelu_tanh, x),
         add: scalar::KERNELS.add,
         to_f16: entry!(vector::to_f16, x, out),
-        attend: scalar::KERNELS.attend,
+        attend: entry!(attention::attend, q, pages, out, scratch),
     }
 }
 

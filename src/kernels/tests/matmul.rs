@@ -153,16 +153,28 @@ fn q8_gives_the_same_bits_for_any_number_of_rows_and_columns_from_any_address() 
     });
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn q8_gives_the_same_bits_with_and_without_avx_vnni() {
+    use crate::kernels::x86_64::avx2;
+    q8_gives_the_same_bits_in_all(&avx2::kernels().chain(avx2::evex_twin()).collect::<Vec<_>>());
+}
+
 #[cfg(target_arch = "aarch64")]
 #[test]
 fn q8_gives_the_same_bits_in_all_tables_for_aarch64() {
-    let tables = crate::kernels::aarch64::kernels();
+    q8_gives_the_same_bits_in_all(&crate::kernels::aarch64::kernels());
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn q8_gives_the_same_bits_in_all(tables: &[&crate::kernels::Kernels]) {
+    let Some(first) = tables.first() else { return println!("skipped: this machine has none of the tables") };
     for (t, halves, _) in QUANTISED {
         let mut random = Random(7);
         let (rows, k) = (11, 4 * t.block_len());
         let w = random_weights(t, halves, rows * 4, &mut random);
         for cols in 1..=6 {
-            let x = Activations::quantize(&random_activations(cols, k, &mut random), cols, tables[0]);
+            let x = Activations::quantize(&random_activations(cols, k, &mut random), cols, first);
             let results = tables.iter().map(|kernels| {
                 let mut out = vec![f32::NAN; cols * rows];
                 let mut tile = OutTile::new(&mut out, cols, rows);

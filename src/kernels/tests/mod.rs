@@ -17,6 +17,11 @@ fn each_table(f: impl Fn(&Kernels)) {
         println!("table {}", kernels.name);
         f(kernels);
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(twin) = super::x86_64::avx2::evex_twin() {
+        println!("not offered: {}", twin.name);
+        f(twin);
+    }
 }
 
 /// Numbers that look random: a 64-bit linear congruential generator (Knuth's MMIX).

@@ -3,6 +3,7 @@
 //! Fields of 1, 2 and 4 bits are shifted as 16-bit lanes; what crosses over from the neighbouring byte is masked off.
 
 use super::lanes::{half_to_f32, load_u8x16, load_u8x32};
+use super::level::Level;
 use super::matmul_q8::{Columns, DotQ8, add_signed, add_unsigned, subtract_mins};
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, q3_k_scales, q4_k_scales_mins};
 use std::arch::x86_64::*;
@@ -46,7 +47,7 @@ fn scale(scales: __m256i, j: usize) -> __m256i {
 impl DotQ8 for Q2_K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let bytes = load_u8x16(&self.scales);
         let nibble = _mm_set1_epi8(15);
         let scales = Scales16::new(_mm256_cvtepu8_epi16(_mm_and_si128(bytes, nibble)));
@@ -60,7 +61,7 @@ impl DotQ8 for Q2_K {
                 let w = _mm256_and_si256(qs, _mm256_set1_epi8(3));
                 qs = _mm256_srli_epi16::<2>(qs);
                 // SAFETY: the contract of this function.
-                unsafe { add_unsigned(w, scales.pair(j), d, x, at + j, acc) };
+                unsafe { add_unsigned::<L, C>(w, Some(scales.pair(j)), d, x, at + j, acc) };
             }
         }
     }
@@ -69,7 +70,7 @@ impl DotQ8 for Q2_K {
 impl DotQ8 for Q3_K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let scales = q3_k_scales(&self.scales).map(|s| s as u8);
         let scales = Scales16::new(_mm256_cvtepi8_epi16(load_u8x16(&scales)));
         let d = _mm256_set1_ps(half_to_f32(self.d));
@@ -83,7 +84,7 @@ impl DotQ8 for Q3_K {
                 qs = _mm256_srli_epi16::<2>(qs);
                 third = _mm256_srli_epi16::<1>(third);
                 // SAFETY: the contract of this function.
-                unsafe { add_signed(w, scales.pair(j), d, x, at + j, acc) };
+                unsafe { add_signed::<L, C>(w, Some(scales.pair(j)), d, x, at + j, acc) };
             }
         }
     }
@@ -102,7 +103,7 @@ fn scales_mins(bytes: &[u8; 12]) -> (__m256i, __m256i) {
 impl DotQ8 for Q4_K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let (scales, mins) = scales_mins(&self.scales);
         let d = _mm256_set1_ps(half_to_f32(self.d));
         let nibble = _mm256_set1_epi8(15);
@@ -114,8 +115,8 @@ impl DotQ8 for Q4_K {
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(qs), nibble);
             // SAFETY: the contract of this function.
             unsafe {
-                add_unsigned(low, scale(scales, 2 * j), d, x, at + 2 * j, acc);
-                add_unsigned(high, scale(scales, 2 * j + 1), d, x, at + 2 * j + 1, acc);
+                add_unsigned::<L, C>(low, Some(scale(scales, 2 * j)), d, x, at + 2 * j, acc);
+                add_unsigned::<L, C>(high, Some(scale(scales, 2 * j + 1)), d, x, at + 2 * j + 1, acc);
             }
         }
     }
@@ -124,7 +125,7 @@ impl DotQ8 for Q4_K {
 impl DotQ8 for Q5_K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let (scales, mins) = scales_mins(&self.scales);
         let d = _mm256_set1_ps(half_to_f32(self.d));
         let nibble = _mm256_set1_epi8(15);
@@ -142,8 +143,8 @@ impl DotQ8 for Q5_K {
             fifth = _mm256_srli_epi16::<1>(fifth);
             // SAFETY: the contract of this function.
             unsafe {
-                add_unsigned(low, scale(scales, 2 * j), d, x, at + 2 * j, acc);
-                add_unsigned(high, scale(scales, 2 * j + 1), d, x, at + 2 * j + 1, acc);
+                add_unsigned::<L, C>(low, Some(scale(scales, 2 * j)), d, x, at + 2 * j, acc);
+                add_unsigned::<L, C>(high, Some(scale(scales, 2 * j + 1)), d, x, at + 2 * j + 1, acc);
             }
         }
     }
@@ -152,7 +153,7 @@ impl DotQ8 for Q5_K {
 impl DotQ8 for Q6_K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let scales = self.scales.map(|s| s as u8);
         let scales = Scales16::new(_mm256_cvtepi8_epi16(load_u8x16(&scales)));
         let d = _mm256_set1_ps(half_to_f32(self.d));
@@ -168,7 +169,7 @@ impl DotQ8 for Q6_K {
                 let w = _mm256_sub_epi8(w, _mm256_set1_epi8(32));
                 let j = 4 * half + j;
                 // SAFETY: the contract of this function.
-                unsafe { add_signed(w, scales.pair(j), d, x, at + j, acc) };
+                unsafe { add_signed::<L, C>(w, Some(scales.pair(j)), d, x, at + j, acc) };
             }
         }
     }

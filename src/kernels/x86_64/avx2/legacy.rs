@@ -1,6 +1,7 @@
 //! Blocks of 32 against quantised activations.
 
 use super::lanes::{half_to_f32, load_i8x32, load_u8x16};
+use super::level::Level;
 use super::matmul_q8::{Columns, DotQ8, add_min, add_signed, add_unsigned};
 use crate::quant::iq4::{IQ4_NL, VALUES};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -32,22 +33,22 @@ fn fifth_bits(qh: [u8; 4]) -> __m256i {
 impl DotQ8 for Q4_0 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let w = _mm256_sub_epi8(nibbles(&self.qs), _mm256_set1_epi8(8));
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
-        unsafe { add_signed(w, _mm256_set1_epi16(1), d, x, at, acc) };
+        unsafe { add_signed::<L, C>(w, None, d, x, at, acc) };
     }
 }
 
 impl DotQ8 for Q4_1 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
         unsafe {
-            add_unsigned(nibbles(&self.qs), _mm256_set1_epi16(1), d, x, at, acc);
+            add_unsigned::<L, C>(nibbles(&self.qs), None, d, x, at, acc);
             add_min(half_to_f32(self.m), x, at, acc);
         }
     }
@@ -56,24 +57,24 @@ impl DotQ8 for Q4_1 {
 impl DotQ8 for Q5_0 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let w = _mm256_or_si256(nibbles(&self.qs), fifth_bits(self.qh));
         let w = _mm256_sub_epi8(w, _mm256_set1_epi8(16));
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
-        unsafe { add_signed(w, _mm256_set1_epi16(1), d, x, at, acc) };
+        unsafe { add_signed::<L, C>(w, None, d, x, at, acc) };
     }
 }
 
 impl DotQ8 for Q5_1 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let w = _mm256_or_si256(nibbles(&self.qs), fifth_bits(self.qh));
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
         unsafe {
-            add_unsigned(w, _mm256_set1_epi16(1), d, x, at, acc);
+            add_unsigned::<L, C>(w, None, d, x, at, acc);
             add_min(half_to_f32(self.m), x, at, acc);
         }
     }
@@ -82,21 +83,21 @@ impl DotQ8 for Q5_1 {
 impl DotQ8 for Q8_0 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
-        unsafe { add_signed(load_i8x32(&self.qs), _mm256_set1_epi16(1), d, x, at, acc) };
+        unsafe { add_signed::<L, C>(load_i8x32(&self.qs), None, d, x, at, acc) };
     }
 }
 
 impl DotQ8 for IQ4_NL {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]) {
         let table = _mm256_broadcastsi128_si256(load_u8x16(&VALUES.map(|v| v as u8)));
         let w = _mm256_shuffle_epi8(table, nibbles(&self.qs));
         let d = _mm256_set1_ps(half_to_f32(self.d));
         // SAFETY: the contract of this function.
-        unsafe { add_signed(w, _mm256_set1_epi16(1), d, x, at, acc) };
+        unsafe { add_signed::<L, C>(w, None, d, x, at, acc) };
     }
 }

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn exp_is_within_1_ulp_for_every_997th_f32() {
-        if super::super::kernels().is_none() {
+        if super::super::kernels().next().is_none() {
             return println!("skipped: no AVX2");
         }
         // SAFETY: checked above.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn normal_cdf_is_within_7_ulp_for_every_997th_f32() {
-        if super::super::kernels().is_none() {
+        if super::super::kernels().next().is_none() {
             return println!("skipped: no AVX2");
         }
         let want = |x: f64| 0.5 * erfc(-x * FRAC_1_SQRT_2);

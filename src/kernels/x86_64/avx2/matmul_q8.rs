@@ -1,17 +1,16 @@
 //! Integer matmul.
 //!
-//! 32 weights meet 32 activations at a time: `maddubs` multiplies bytes and adds pairs, `madd` multiplies the pairs
-//! by the integer scales of the k-quants (by one for other types) and adds again; the eight sums become f32, are
-//! scaled and added to eight lanes. The lanes of an output are added at its end. This order, and the result to the
-//! bit, is the same however many rows and columns are in flight.
+//! 32 weights meet 32 activations at a time: their products, four to a lane, are multiplied by the integer scales of the
+//! k-quants; the eight sums become f32, are scaled and added to eight lanes. The lanes of an output are added at its end.
+//! This order, and the result to the bit, is the same however many rows and columns are in flight.
 //!
-//! Integers are exact: pairs are at most 2 · 128 · 127, so `maddubs` does not saturate. What differs from scalar is the
-//! order of the f32 sum. Here as there an output is the end of a chain of at most `k / 16` additions and a few more
-//! roundings, so both are within `(k / 16 + 8) · 2⁻²⁴` of the exact result, relative to the sum of the magnitudes of
-//! the products.
+//! Integers are exact, so the result is the same at every [`Level`] too. What differs from scalar is the order of the f32
+//! sum. Here as there an output is the end of a chain of at most `k / 16` additions and a few more roundings, so both are
+//! within `(k / 16 + 8) · 2⁻²⁴` of the exact result, relative to the sum of the magnitudes of the products.
 
 use super::super::super::{OutTile, Q8Rows};
 use super::lanes::sum;
+use super::level::Level;
 use crate::quant::Block;
 use std::arch::x86_64::*;
 
@@ -20,8 +19,8 @@ pub(super) trait DotQ8: Block {
     /// Adds the block's products with activation blocks `at..at + LEN / 32` of each column to the column's lanes.
     ///
     /// # Safety
-    /// The CPU has AVX2, FMA and F16C; `x` has `C` columns and that many blocks.
-    unsafe fn accumulate<const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]);
+    /// The CPU has AVX2, FMA, F16C and what `L` needs; `x` has `C` columns and that many blocks.
+    unsafe fn accumulate<L: Level, const C: usize>(&self, x: Columns<'_>, at: usize, acc: &mut [__m256; C]);
 }
 
 /// Activation rows, lengths checked.
@@ -99,28 +98,26 @@ impl Columns<'_> {
     }
 }
 
-/// Adds `d · s_x · Σ scales · w · x` for 32 signed weights; `scales` go with 2 weights each.
+/// Adds `d · s_x · Σ scales · w · x` for 32 signed weights; `scales` go with 2 weights each; without them they
+/// are ones.
 ///
 /// # Safety
-/// The CPU has AVX2, FMA and F16C; `x` has `C` columns and a block `at`.
+/// The CPU has AVX2, FMA, F16C and what `L` needs; `x` has `C` columns and a block `at`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn add_signed<const C: usize>(
+pub(super) unsafe fn add_signed<L: Level, const C: usize>(
     w: __m256i,
-    scales: __m256i,
+    scales: Option<__m256i>,
     d: __m256,
     x: Columns<'_>,
     at: usize,
     acc: &mut [__m256; C],
 ) {
-    // `maddubs` wants unsigned by signed: |w| · (x with the sign of w).
+    // Unsigned by signed: |w| · (x with the sign of w).
     let magnitude = _mm256_abs_epi8(w);
     for (c, acc) in acc.iter_mut().enumerate() {
         // SAFETY: the contract of this function.
-        let (x, s) = unsafe { (x.quants(c, at), x.scale(c, at)) };
-        let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
-        let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, scales));
-        *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, s), *acc);
+        unsafe { add::<L>(magnitude, _mm256_sign_epi8(x.quants(c, at), w), scales, d, x.scale(c, at), acc) };
     }
 }
 
@@ -130,9 +127,9 @@ pub(super) unsafe fn add_signed<const C: usize>(
 /// As for [`add_signed`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn add_unsigned<const C: usize>(
+pub(super) unsafe fn add_unsigned<L: Level, const C: usize>(
     w: __m256i,
-    scales: __m256i,
+    scales: Option<__m256i>,
     d: __m256,
     x: Columns<'_>,
     at: usize,
@@ -140,11 +137,25 @@ pub(super) unsafe fn add_unsigned<const C: usize>(
 ) {
     for (c, acc) in acc.iter_mut().enumerate() {
         // SAFETY: the contract of this function.
-        let (x, s) = unsafe { (x.quants(c, at), x.scale(c, at)) };
-        let pairs = _mm256_maddubs_epi16(w, x);
-        let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, scales));
-        *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, s), *acc);
+        unsafe { add::<L>(w, x.quants(c, at), scales, d, x.scale(c, at), acc) };
     }
+}
+
+/// Adds `d · s · scales · w · x` to the lanes of a column.
+///
+/// # Safety
+/// The CPU has AVX2, FMA, F16C and what `L` needs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add<L: Level>(w: __m256i, x: __m256i, scales: Option<__m256i>, d: __m256, s: __m256, acc: &mut __m256) {
+    // SAFETY: the contract of this function.
+    let dot = unsafe {
+        match scales {
+            Some(scales) => L::scaled_dot(w, x, scales),
+            None => L::dot(w, x),
+        }
+    };
+    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d, s), *acc);
 }
 
 /// Adds `m · s_x · Σ x` for one block of 32.
@@ -186,8 +197,11 @@ pub(super) unsafe fn subtract_mins<const C: usize>(
 const PANEL: usize = 32;
 
 /// `out[c, r] = Σ_k w[r, k] · x[c, k]`.
+///
+/// # Safety
+/// The CPU has AVX2, FMA, F16C and what `L` needs.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8<B: DotQ8>(w: &[u8], x: Q8Rows<'_>, out: &mut OutTile<'_>) {
+pub(super) unsafe fn q8<B: DotQ8, L: Level>(w: &[u8], x: Q8Rows<'_>, out: &mut OutTile<'_>) {
     x.check(out.cols());
     let w: &[B] = bytemuck::cast_slice(w);
     assert_eq!(w.len() * B::LEN, out.rows() * x.k, "weights for the tile");
@@ -205,25 +219,25 @@ pub(super) fn q8<B: DotQ8>(w: &[u8], x: Q8Rows<'_>, out: &mut OutTile<'_>) {
                 c += match out.cols() - c {
                     4.. => {
                         while r < end {
-                            r += tile::<B, 1, 4>(w, row_blocks, r, x, c, out);
+                            r += tile::<B, L, 1, 4>(w, row_blocks, r, x, c, out);
                         }
                         4
                     }
                     2.. => {
                         while r + 2 <= end {
-                            r += tile::<B, 2, 2>(w, row_blocks, r, x, c, out);
+                            r += tile::<B, L, 2, 2>(w, row_blocks, r, x, c, out);
                         }
                         while r < end {
-                            r += tile::<B, 1, 2>(w, row_blocks, r, x, c, out);
+                            r += tile::<B, L, 1, 2>(w, row_blocks, r, x, c, out);
                         }
                         2
                     }
                     _ => {
                         while r + 4 <= end {
-                            r += tile::<B, 4, 1>(w, row_blocks, r, x, c, out);
+                            r += tile::<B, L, 4, 1>(w, row_blocks, r, x, c, out);
                         }
                         while r < end {
-                            r += tile::<B, 1, 1>(w, row_blocks, r, x, c, out);
+                            r += tile::<B, L, 1, 1>(w, row_blocks, r, x, c, out);
                         }
                         1
                     }
@@ -236,10 +250,10 @@ pub(super) fn q8<B: DotQ8>(w: &[u8], x: Q8Rows<'_>, out: &mut OutTile<'_>) {
 /// Rows `r..r + R` by columns `c..c + C`; returns `R`.
 ///
 /// # Safety
-/// The CPU has AVX2, FMA and F16C; `x` has `c + C` rows of `row_blocks · B::LEN` values.
+/// The CPU has AVX2, FMA, F16C and what `L` needs; `x` has `c + C` rows of `row_blocks · B::LEN` values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<B: DotQ8, const R: usize, const C: usize>(
+unsafe fn tile<B: DotQ8, L: Level, const R: usize, const C: usize>(
     w: &[B],
     row_blocks: usize,
     r: usize,
@@ -253,7 +267,7 @@ unsafe fn tile<B: DotQ8, const R: usize, const C: usize>(
     for b in 0..row_blocks {
         for i in 0..R {
             // SAFETY: the contract of this function.
-            unsafe { rows[i][b].accumulate(x, b * (B::LEN / 32), &mut acc[i]) };
+            unsafe { rows[i][b].accumulate::<L, C>(x, b * (B::LEN / 32), &mut acc[i]) };
         }
     }
     for i in 0..R {

@@ -1,4 +1,5 @@
-//! AVX2, with FMA and F16C: every x86-64 desktop and server CPU since 2013 (Intel) and 2015 (AMD).
+//! AVX2, with FMA and F16C: every x86-64 desktop and server CPU since 2013 (Intel) and 2015 (AMD). With AVX-VNNI as well,
+//! which Intel's desktop CPUs have since 2021 (Alder Lake), the integer matmul has an instruction for dot products.
 
 use super::super::{Dequantize, Kernels, MatmulF32, MatmulQ8};
 use crate::quant::float::{dequantize_bf16, dequantize_f32};
@@ -6,6 +7,7 @@ use crate::quant::iq4::IQ4_NL;
 use crate::quant::k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 use crate::quant::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::quant::{BlockType, dequantize_blocks};
+use level::{Level, Pairs, Vnni};
 use matmul_q8::DotQ8;
 
 mod activation;
@@ -13,6 +15,7 @@ mod attention;
 mod k;
 mod lanes;
 mod legacy;
+mod level;
 mod math;
 mod matmul_f32;
 mod matmul_q8;
@@ -20,12 +23,22 @@ mod norm;
 mod quantize;
 mod vector;
 
-/// The table, if this CPU can run it.
-pub fn kernels() -> Option<&'static Kernels> {
+/// The tables that this CPU can run: without AVX-VNNI, and with it.
+pub fn kernels() -> impl Iterator<Item = &'static Kernels> {
+    static PLAIN: Kernels = KERNELS;
+    static WITH_VNNI: Kernels = Kernels { name: "avx-vnni", matmul_q8: matmul_q8::<Vnni>(), ..KERNELS };
     let available =
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    static TABLE: Kernels = KERNELS;
-    available.then_some(&TABLE)
+    let vnni = available && is_x86_feature_detected!("avxvnni");
+    available.then_some(&PLAIN).into_iter().chain(vnni.then_some(&WITH_VNNI))
+}
+
+/// `avx-vnni` in the encoding of AVX-512, which does the same: for tests on CPUs that have this encoding alone.
+#[cfg(test)]
+pub fn evex_twin() -> Option<&'static Kernels> {
+    static TABLE: Kernels = Kernels { name: "avx-vnni by evex", matmul_q8: matmul_q8::<level::Evex>(), ..KERNELS };
+    let vnni = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
+    (vnni && kernels().next().is_some()).then_some(&TABLE)
 }
 
 /// A kernel as a plain function pointer.
@@ -39,22 +52,7 @@ macro_rules! entry {
 pub(super) const KERNELS: Kernels = Kernels {
     name: "avx2",
     dequantize: DEQUANTIZE,
-    matmul_q8: [
-        None,
-        None,
-        None,
-        Some(q8::<Q4_0>()),
-        Some(q8::<Q4_1>()),
-        Some(q8::<Q5_0>()),
-        Some(q8::<Q5_1>()),
-        Some(q8::<Q8_0>()),
-        Some(q8::<Q2_K>()),
-        Some(q8::<Q3_K>()),
-        Some(q8::<Q4_K>()),
-        Some(q8::<Q5_K>()),
-        Some(q8::<Q6_K>()),
-        Some(q8::<IQ4_NL>()),
-    ],
+    matmul_q8: matmul_q8::<Pairs>(),
     matmul_f32: [
         f32::<{ BlockType::F32 as usize }>(),
         f32::<{ BlockType::F16 as usize }>(),
@@ -113,9 +111,28 @@ fn blocks<B: crate::quant::Block>(bytes: &[u8], out: &mut [f32]) {
     dequantize_blocks::<B>(bytes, out);
 }
 
-const fn q8<B: DotQ8>() -> MatmulQ8 {
+const fn matmul_q8<L: Level>() -> [Option<MatmulQ8>; BlockType::ALL.len()] {
+    [
+        None,
+        None,
+        None,
+        Some(q8::<Q4_0, L>()),
+        Some(q8::<Q4_1, L>()),
+        Some(q8::<Q5_0, L>()),
+        Some(q8::<Q5_1, L>()),
+        Some(q8::<Q8_0, L>()),
+        Some(q8::<Q2_K, L>()),
+        Some(q8::<Q3_K, L>()),
+        Some(q8::<Q4_K, L>()),
+        Some(q8::<Q5_K, L>()),
+        Some(q8::<Q6_K, L>()),
+        Some(q8::<IQ4_NL, L>()),
+    ]
+}
+
+const fn q8<B: DotQ8, L: Level>() -> MatmulQ8 {
     // SAFETY: as for `entry!`.
-    |w, x, out, _scratch| unsafe { matmul_q8::q8::<B>(w, x, out) }
+    |w, x, out, _scratch| unsafe { matmul_q8::q8::<B, L>(w, x, out) }
 }
 
 const fn f32<const T: usize>() -> MatmulF32 {

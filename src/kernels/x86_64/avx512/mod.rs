@@ -30,7 +30,7 @@ pub fn kernels() -> impl Iterator<Item = &'static Kernels> {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni");
-    let available = available && avx2::kernels().is_some();
+    let available = available && avx2::kernels().next().is_some();
     let bf16 = available && is_x86_feature_detected!("avx512bf16");
     available.then_some(&PLAIN).into_iter().chain(bf16.then_some(&WITH_BF16))
 }

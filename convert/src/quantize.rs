@@ -1,1 +1,0 @@
-//! Smaller files of a GGUF file.
