@@ -31,17 +31,17 @@ pub fn install(prefix: &Path, profile: &str) -> Result<()> {
 }
 
 /// The part of the version that the ABI depends on, as in capi/build.rs.
-fn abi() -> String {
+pub fn abi() -> String {
     format!("{}.{}", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"))
 }
 
-struct Built {
-    folder: PathBuf,
+pub struct Built {
+    pub folder: PathBuf,
     /// What a program that links libllava.a needs too, like `-lm`.
     system_libraries: Vec<String>,
 }
 
-fn build(profile: &str) -> Result<Built> {
+pub fn build(profile: &str) -> Result<Built> {
     const NOTE: &str = "native-static-libs: ";
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -2,6 +2,7 @@
 
 mod header;
 mod install;
+mod wheel;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -31,12 +32,15 @@ enum Task {
         #[arg(long, value_name = "NAME", default_value = "release")]
         profile: String,
     },
+    /// Write the Python wheel to dist/: the package in bindings/python with the library, built for release
+    Wheel,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Header => header::write(),
         Task::Install { prefix, profile } => install::install(&prefix, &profile),
+        Task::Wheel => wheel::write(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
