@@ -869,24 +869,30 @@ llava_status llava_model_detokenize(const struct llava_model *model,
 
 /**
  * The logits after each of the last `n` positions of a prompt given as tokens and images: `n` rows of `vocab_size` floats.
- * `capacity` is the number of floats at `logits`.
+ * `capacity` is the number of floats at `logits`. `on_progress`, which may be NULL, hears how far it is and can cancel it.
  */
 LLAVA_API
 llava_status llava_model_logits(const struct llava_model *model,
                                 const struct llava_input *inputs,
                                 size_t n_inputs,
                                 size_t n,
+                                llava_progress_callback on_progress,
+                                void *user_data,
                                 float *logits,
                                 size_t capacity);
 
 /**
- * Continues a prompt given as tokens and images, without a template. `options` may be NULL.
+ * Continues a prompt given as tokens and images, without a template. `options` may be NULL. `on_text` receives the answer as
+ * it is made, `on_progress` hears how far the prompt is; either may be NULL, and both get `user_data`.
  */
 LLAVA_API
 llava_status llava_model_generate(const struct llava_model *model,
                                   const struct llava_input *inputs,
                                   size_t n_inputs,
                                   const struct llava_generation_options *options,
+                                  llava_text_callback on_text,
+                                  llava_progress_callback on_progress,
+                                  void *user_data,
                                   struct llava_answer **answer);
 
 /**

@@ -106,6 +106,9 @@ struct Progress {
 /// Hears of progress; false cancels.
 using OnProgress = std::function<bool(const Progress &)>;
 
+/// Receives a piece of an answer; false ends it.
+using OnText = std::function<bool(std::string_view)>;
+
 namespace detail {
 
 // A progress callback and what it threw.
@@ -355,16 +358,38 @@ public:
         return text;
     }
     /// `n` rows of info().vocab_size.
-    std::vector<float> logits(const std::vector<llava_input> &inputs, std::size_t n = 1) const {
+    std::vector<float> logits(const std::vector<llava_input> &inputs, std::size_t n = 1,
+                              const OnProgress &on_progress = {}) const {
+        detail::Watcher w{on_progress, nullptr};
         std::vector<float> logits(n * info().vocab_size);
-        detail::check(llava_model_logits(get(), inputs.data(), inputs.size(), n, logits.data(), logits.size()));
+        w.check(llava_model_logits(get(), inputs.data(), inputs.size(), n, w.callback(), &w, logits.data(),
+                                   logits.size()));
         return logits;
     }
-    Answer generate(const std::vector<llava_input> &inputs, const Generation &generation = {}) const {
-        llava_answer *answer = nullptr;
+    Answer generate(const std::vector<llava_input> &inputs, const Generation &generation = {},
+                    const OnText &on_text = {}, const OnProgress &on_progress = {}) const {
+        struct Call {
+            const OnText &text;
+            const OnProgress &progress;
+            std::exception_ptr thrown;
+        } call{on_text, on_progress, nullptr};
+        llava_text_callback text = [](const char *piece, std::size_t size, void *data) {
+            auto &call = *static_cast<Call *>(data);
+            return detail::guarded(call.text, call.thrown, std::string_view(piece, size));
+        };
+        llava_progress_callback progress = [](std::int32_t stage, std::size_t done, std::size_t total, void *data) {
+            auto &call = *static_cast<Call *>(data);
+            return detail::guarded(call.progress, call.thrown, Progress{static_cast<llava_stage>(stage), done, total});
+        };
+        llava_answer *out = nullptr;
         detail::COptions o(generation);
-        detail::check(llava_model_generate(get(), inputs.data(), inputs.size(), o.get(), &answer));
-        return Answer(answer);
+        llava_status status =
+            llava_model_generate(get(), inputs.data(), inputs.size(), o.get(), on_text ? text : nullptr,
+                                 on_progress ? progress : nullptr, &call, &out);
+        detail::Handle<llava_answer> answer(out);
+        detail::rethrow(call.thrown);
+        detail::check(status);
+        return Answer(answer.release());
     }
     const llava_model *get() const noexcept { return handle_.get(); }
 

@@ -13,6 +13,7 @@ use crate::session::{Answer, Session};
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::vision::{self, Embedding, Vision};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -190,6 +191,14 @@ impl Model {
     /// [`Error::InvalidArgument`] if `n` is not 1 to the number of positions, or `input` holds a token outside the
     /// vocabulary or an embedding of the wrong width; [`Error::ContextFull`].
     pub fn logits(&self, input: &[Input], n: usize) -> Result<Vec<f32>> {
+        self.logits_with(input, n, &Control::default())
+    }
+
+    /// [`Model::logits`] that can be cancelled and says how far it is.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`].
+    pub fn logits_with(&self, input: &[Input], n: usize, control: &Control) -> Result<Vec<f32>> {
         let positions = input.iter().map(Input::positions).sum();
         if n == 0 || n > positions {
             let reason = format!("is {n}, expected 1 to the {positions} positions of the input");
@@ -197,7 +206,7 @@ impl Model {
         }
         self.check_context(positions, input.iter().map(Input::image_tokens).sum())?;
         let mut logits = Vec::new();
-        self.prefill(&mut KvCache::new(self.kv_shape()), input, n, &Control::default(), &mut logits)?;
+        self.prefill(&mut KvCache::new(self.kv_shape()), input, n, control, &mut logits)?;
         Ok(logits)
     }
 
@@ -206,9 +215,24 @@ impl Model {
     /// # Errors
     /// Those of [`Model::logits`] and of [`Session::set_generation`].
     pub fn generate(&self, input: &[Input], generation: &Generation) -> Result<Answer> {
+        self.generate_with(input, generation, &Control::default(), |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Model::generate`] that can be cancelled, says how far the prompt is, and hands out the text as
+    /// [`Session::ask_with`] does.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`], before the first token.
+    pub fn generate_with(
+        &self,
+        input: &[Input],
+        generation: &Generation,
+        control: &Control,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer> {
         let mut session = self.session();
         session.set_generation(generation.clone())?;
-        session.complete(input)
+        session.complete(input, control, on_text)
     }
 
     /// The tokenizer.

@@ -6,19 +6,15 @@ fn golden(name: &str) -> String {
     format!("{}/tests/golden/transformers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// An example, built as the rest of the workspace was.
 fn example(name: &str) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-        "run",
-        "--quiet",
-        "--profile",
-        profile,
-        "--example",
-        name,
-        "--",
-    ]);
-    cargo
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--workspace", "--profile", profile]);
+    assert!(build.args(["--example", name]).status().unwrap().success());
+    // Tests lie in target/<profile>/deps, examples beside that folder.
+    let tests = std::env::current_exe().unwrap();
+    Command::new(tests.ancestors().nth(2).unwrap().join("examples").join(name))
 }
 
 fn lines(output: &Output) -> Vec<String> {

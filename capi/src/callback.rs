@@ -54,7 +54,16 @@ pub fn watch(control: &Control, callback: llava_progress_callback, user_data: Us
     });
 }
 
+/// Gives a piece of an answer to `callback`, or to nobody.
+pub fn hand_out(piece: &str, callback: llava_text_callback, user_data: *mut c_void) -> ControlFlow<()> {
+    match callback {
+        // SAFETY: the caller gave the function and the pointer for this.
+        Some(callback) => flow(unsafe { callback(piece.as_ptr().cast(), piece.len(), user_data) }),
+        None => ControlFlow::Continue(()),
+    }
+}
+
 /// What a callback's answer means.
-pub fn flow(go_on: bool) -> ControlFlow<()> {
+fn flow(go_on: bool) -> ControlFlow<()> {
     if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }

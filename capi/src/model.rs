@@ -1,6 +1,6 @@
 use crate::answer::{give, llava_answer};
 use crate::arg::{self, Options, flag};
-use crate::callback::{UserData, llava_progress_callback, watch};
+use crate::callback::{UserData, hand_out, llava_progress_callback, llava_text_callback, watch};
 use crate::embedding::llava_embedding;
 use crate::generation::{generation, llava_generation_options};
 use crate::handle::{free, get, handle, put};
@@ -403,13 +403,15 @@ fn fill<T: Copy>(room: &mut [MaybeUninit<T>], values: &[T]) {
 }
 
 /// The logits after each of the last `n` positions of a prompt given as tokens and images: `n` rows of `vocab_size` floats.
-/// `capacity` is the number of floats at `logits`.
+/// `capacity` is the number of floats at `logits`. `on_progress`, which may be NULL, hears how far it is and can cancel it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llava_model_logits(
     model: *const llava_model,
     inputs: *const llava_input,
     n_inputs: usize,
     n: usize,
+    on_progress: llava_progress_callback,
+    user_data: *mut c_void,
     logits: *mut f32,
     capacity: usize,
 ) -> llava_status {
@@ -422,7 +424,9 @@ pub unsafe extern "C" fn llava_model_logits(
             let reason = format!("has room for {}, expected {n} rows of {vocab_size}", room.len());
             return Err(Failure::argument("logits", reason));
         }
-        let values = model.model.logits(&input, n)?;
+        let control = Control::default();
+        watch(&control, on_progress, UserData(user_data));
+        let values = model.model.logits_with(&input, n, &control)?;
         // The matrix may have rows of padding after the vocabulary.
         for (to, row) in room.chunks_exact_mut(vocab_size).zip(values.chunks_exact(values.len() / n)) {
             fill(to, &row[..vocab_size]);
@@ -431,13 +435,17 @@ pub unsafe extern "C" fn llava_model_logits(
     })
 }
 
-/// Continues a prompt given as tokens and images, without a template. `options` may be NULL.
+/// Continues a prompt given as tokens and images, without a template. `options` may be NULL. `on_text` receives the answer as
+/// it is made, `on_progress` hears how far the prompt is; either may be NULL, and both get `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llava_model_generate(
     model: *const llava_model,
     inputs: *const llava_input,
     n_inputs: usize,
     options: *const llava_generation_options,
+    on_text: llava_text_callback,
+    on_progress: llava_progress_callback,
+    user_data: *mut c_void,
     answer: *mut *mut llava_answer,
 ) -> llava_status {
     guard(|| {
@@ -445,7 +453,10 @@ pub unsafe extern "C" fn llava_model_generate(
         // SAFETY: the caller's pointers are as the header demands.
         let (input, options, out) =
             unsafe { (self::inputs(inputs, n_inputs)?, generation(options)?, arg::out("answer", answer)?) };
-        out.set(give(Ok(model.model.generate(&input, &options)?)));
+        let control = Control::default();
+        watch(&control, on_progress, UserData(user_data));
+        let on_text = |piece: &str| hand_out(piece, on_text, user_data);
+        out.set(give(Ok(model.model.generate_with(&input, &options, &control, on_text)?)));
         Ok(())
     })
 }

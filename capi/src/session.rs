@@ -1,6 +1,6 @@
 use crate::answer::{give, llava_answer};
 use crate::arg;
-use crate::callback::{UserData, flow, llava_progress_callback, llava_text_callback, watch};
+use crate::callback::{UserData, hand_out, llava_progress_callback, llava_text_callback, watch};
 use crate::embedding::llava_embedding;
 use crate::generation::{generation, llava_generation_options, llava_text, texts};
 use crate::handle::{free, get, handle, put};
@@ -10,7 +10,6 @@ use crate::status::{Failure, Result, guard, llava_status};
 use engine::prompt::Template;
 use engine::{Control, Image, Session};
 use std::ffi::{c_char, c_void};
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, TryLockError};
 
 /// A conversation: its history, what was computed of it, and how answers are made. One call at a time may use it, from
@@ -255,11 +254,7 @@ pub unsafe extern "C" fn llava_session_ask(
         // SAFETY: the caller's pointers are as the header demands.
         let (text, images, out) =
             unsafe { (arg::text("text", text, size)?, self::images(images, n_images)?, arg::out("answer", answer)?) };
-        let on_text = |piece: &str| match on_text {
-            // SAFETY: the caller gave the function and the pointer for this.
-            Some(callback) => flow(unsafe { callback(piece.as_ptr().cast(), piece.len(), user_data) }),
-            None => ControlFlow::Continue(()),
-        };
+        let on_text = |piece: &str| hand_out(piece, on_text, user_data);
         let answer = get(session)?.with(|s| Ok(s.ask_with(text, &references(&images), on_text)?))?;
         out.set(give(Ok(answer)));
         Ok(())

@@ -237,15 +237,9 @@ impl Session {
         &mut self,
         text: &str,
         images: &[&Image],
-        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Answer> {
-        let mut stream = self.stream(text, images)?;
-        while let Some(piece) = stream.next() {
-            if on_text(&piece?).is_break() {
-                return Ok(stream.stop());
-            }
-        }
-        stream.finish()
+        self.stream(text, images)?.finish_with(on_text)
     }
 
     /// Asks, and returns an iterator over the answer's text as it is generated.
@@ -299,7 +293,13 @@ impl Session {
     }
 
     /// Continues `input` in an empty session, without the template and its stop texts.
-    pub(crate) fn complete(mut self, input: &[Input]) -> Result<Answer> {
+    pub(crate) fn complete(
+        mut self,
+        input: &[Input],
+        control: &Control,
+        on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Answer> {
+        self.control = control.clone();
         let start = Instant::now();
         if input.is_empty() {
             return Err(Error::argument("input", "is empty"));
@@ -308,7 +308,7 @@ impl Session {
         self.model.check_context(prompt.tokens, prompt.image_tokens)?;
         self.run(input)?;
         let turn = Turn::new(&self, prompt, Before::default(), &[], start);
-        Stream::new(&mut self, turn).finish()
+        Stream::new(&mut self, turn).finish_with(on_text)
     }
 
     /// Everything before the first token: encodes the images, extends the history, runs the prompt.

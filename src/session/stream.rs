@@ -4,6 +4,7 @@ use super::Session;
 use super::answer::{Answer, FinishReason};
 use super::turn::Turn;
 use crate::error::{Error, Result};
+use std::ops::ControlFlow;
 
 /// The pieces of an answer's text as they are generated, never half a character.
 ///
@@ -22,9 +23,16 @@ impl<'s> Stream<'s> {
     ///
     /// # Errors
     /// Those of generation: [`Error::OutOfMemory`], [`Error::InvalidModel`].
-    pub fn finish(mut self) -> Result<Answer> {
+    pub fn finish(self) -> Result<Answer> {
+        self.finish_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// [`Stream::finish`] that hands out the pieces; `Break` ends the answer.
+    pub(super) fn finish_with(mut self, mut on_text: impl FnMut(&str) -> ControlFlow<()>) -> Result<Answer> {
         for piece in self.by_ref() {
-            piece?;
+            if on_text(&piece?).is_break() {
+                break;
+            }
         }
         Ok(self.stop())
     }

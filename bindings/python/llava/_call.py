@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """`work()` on a thread of its own. `cancel()` makes it end soon, or is None if nothing can. When it has ended, `release()`
-    is called before anybody is told, and `on_end()` after."""
+    """`work()` on a thread of its own. `cancel()` makes it end soon. When it has ended, `release()` is called before anybody is
+    told, and `on_end()` after."""
 
     def __init__(
         self,
         work: Callable[[], T],
-        cancel: Optional[Callable[[], None]],
+        cancel: Callable[[], None],
         release: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
     ):
@@ -39,8 +39,7 @@ class Call(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="llava", daemon=True)
 
     def start(self) -> None:
-        if self._cancel is not None:
-            _running.add(self)
+        _running.add(self)
         try:
             self._thread.start()
         except RuntimeError as error:  # No more threads.
@@ -74,13 +73,13 @@ class Call(Generic[T]):
         """Has it end soon. The library forgets this if it has not begun yet, so whoever waits for the end does it again."""
         if self._begun.acquire(blocking=False):
             self._end(Cancelled("cancelled"))
-        elif self._cancel is not None and not self.ended:
+        elif not self.ended:
             self._cancel()
 
     def stop(self) -> None:
-        """Cancels, and waits for the end, if there is a way to cancel; otherwise the work goes on for nobody."""
+        """Cancels, and waits for the end."""
         self.cancel()
-        if self._cancel is None or threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread:
             return
         # At the end of the interpreter all threads stand still, and in a fork there are none.
         while not self.ended and self._thread.is_alive() and not sys.is_finalizing():
@@ -164,7 +163,7 @@ class Hook:
 
         return _ffi.PROGRESS(called)
 
-    def text(self, function: Callable[[str], object]) -> Any:
+    def text(self, function: Optional[Callable[[str], object]]) -> Any:
         """A text callback for C."""
 
         def called(text: Optional[int], size: int, _: object) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _ffi
 from ._buffer import pinned
-from ._call import Call, watched
+from ._call import Call, Hook, watched
 from ._ffi import integer, lib
 from ._handle import Handle, Unpicklable
 from .answer import Answer, take
@@ -260,42 +260,63 @@ class Model(Unpicklable):
         lib.llava_model_detokenize(self._handle.value, tokens, len(tokens), text, size.value, ctypes.byref(size))
         return text.raw.decode("utf-8", "replace")
 
-    def logits(self, inputs: Sequence[Union[int, Embedding]], n: int = 1) -> memoryview[float]:
+    def logits(
+        self,
+        inputs: Sequence[Union[int, Embedding]],
+        n: int = 1,
+        *,
+        on_progress: Optional[ProgressFunction] = None,
+    ) -> memoryview[float]:
         """The logits after each of the last `n` positions of a prompt given as tokens and encoded images: `[n, vocab_size]`
-        floats, which `numpy.asarray` takes as they are. Ctrl-C abandons it: the computation goes on unheard."""
+        floats, which `numpy.asarray` takes as they are."""
         pieces, handles = _inputs(inputs)
         positions = sum(1 if handle is None else handle.tokens for handle in handles)
         if integer("n", n, least=1) > positions:
             raise InvalidArgument(f"n: is {n}, expected 1 to the {positions} positions of the inputs")
         logits = (ctypes.c_float * (n * self.info.vocab_size))()
 
-        def work() -> memoryview[float]:
-            lib.llava_model_logits(self._handle.value, pieces, len(pieces), n, logits, len(logits))
+        def work(callback: Any) -> memoryview[float]:
+            lib.llava_model_logits(
+                self._handle.value, pieces, len(pieces), n, callback, None, logits, len(logits)
+            )
             del handles[:]  # They were needed until here.
             return memoryview(logits).cast("B").cast("f", (n, self.info.vocab_size))
 
-        return Call(work, None).run()
+        return watched(work, on_progress)
 
     def generate(
         self,
         inputs: Sequence[Union[int, Embedding]],
         generation: Optional[Generation] = None,
+        *,
+        on_text: Optional[TextFunction] = None,
+        on_progress: Optional[ProgressFunction] = None,
         **options: Unpack[Options],
     ) -> Answer:
-        """Continues a prompt given as tokens and encoded images, without a template. Ctrl-C abandons it: the computation goes
-        on unheard, to `max_tokens` at most."""
+        """Continues a prompt given as tokens and encoded images, without a template. `on_text` receives the answer as it is
+        made, `on_progress` hears how far the prompt is."""
         generation = (Generation() if generation is None else generation).with_options(options)
         pieces, handles = _inputs(inputs)
         c_options, pointer = generation.to_c(), ctypes.POINTER(_ffi.Answer)()
 
+        hook = Hook()
+        text, progress = hook.text(on_text), hook.progress(on_progress)
+
         def work() -> Answer:
             lib.llava_model_generate(
-                self._handle.value, pieces, len(pieces), ctypes.byref(c_options), ctypes.byref(pointer)
+                self._handle.value,
+                pieces,
+                len(pieces),
+                ctypes.byref(c_options),
+                text,
+                progress,
+                None,
+                ctypes.byref(pointer),
             )
             del handles[:]  # They were needed until here.
             return take(pointer, generation.logprobs)
 
-        return Call(work, None).run()
+        return Call(lambda: hook.watch(work), hook.cancel).run()
 
     def close(self) -> None:
         """Frees it; its memory goes when the last session and batch have gone too. Otherwise it goes when nothing refers to

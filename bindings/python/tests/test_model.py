@@ -98,7 +98,11 @@ def test_logits_and_generation_agree(model: llava.Model) -> None:
     last: list[float] = rows[-1]
     only: Any = model.logits(inputs).tolist()
     assert [last] == only
-    answer = model.generate(inputs, max_tokens=4, logprobs=2)
+    pieces: list[str] = []
+    answer = model.generate(inputs, max_tokens=4, logprobs=2, on_text=pieces.append)
+    assert "".join(pieces) == answer.text
+    with pytest.raises(llava.Cancelled):
+        model.logits(inputs, on_progress=lambda _: False)
     assert answer.token_ids[0] == max(range(len(last)), key=last.__getitem__)
     assert answer.logprobs is not None and answer.top_logprobs is not None
     assert [t.id for t in answer.logprobs] == list(answer.token_ids) and len(answer.top_logprobs[0]) == 2

@@ -336,6 +336,9 @@ calls = {
     "describe": lambda: model.describe(image, on_progress=slow),
     "encode": lambda: model.encode(image, on_progress=slow),
     "load": lambda: llava.load(pair, on_progress=slow),
+    "logits": lambda: model.logits([1, 100], on_progress=slow),
+    "generate": lambda: model.generate([1, 100], on_progress=slow),
+    "generated text": lambda: model.generate([1, 100], max_tokens=100, on_text=slow),
 }
 for name, call in calls.items():
     steps = 0

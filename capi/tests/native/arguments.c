@@ -72,8 +72,8 @@ static void handles_that_are_none(void) {
         EXPECT(none, llava_model_encode(gm, image, NULL, NULL, &e));
         EXPECT(none, llava_model_tokenize(gm, "a", 1, 0, ids, 4, &n));
         EXPECT(none, llava_model_detokenize(gm, ids, 4, NULL, 0, &n));
-        EXPECT(none, llava_model_logits(gm, &(llava_input){NULL, 1}, 1, 1, logits, 1));
-        EXPECT(none, llava_model_generate(gm, &(llava_input){NULL, 1}, 1, NULL, &a));
+        EXPECT(none, llava_model_logits(gm, &(llava_input){NULL, 1}, 1, 1, NULL, NULL, logits, 1));
+        EXPECT(none, llava_model_generate(gm, &(llava_input){NULL, 1}, 1, NULL, NULL, NULL, NULL, &a));
         EXPECT(none, llava_session_new(gm, NULL, &s));
         EXPECT(none, llava_batch_new(gm, &b));
 
@@ -91,8 +91,8 @@ static void handles_that_are_none(void) {
         EXPECT(none, llava_embedding_save(ge, "/nowhere/at/all.npy"));
         EXPECT(none, llava_session_attach(session, ge));
         if (ge) { // NULL says that the input is a token
-            EXPECT(none, llava_model_generate(model, &(llava_input){ge, 1}, 1, NULL, &a));
-            EXPECT(none, llava_model_logits(model, &(llava_input){ge, 1}, 1, 0, logits, 1));
+            EXPECT(none, llava_model_generate(model, &(llava_input){ge, 1}, 1, NULL, NULL, NULL, NULL, &a));
+            EXPECT(none, llava_model_logits(model, &(llava_input){ge, 1}, 1, 0, NULL, NULL, logits, 1));
         }
 
         llava_session *gs = garbage(i, freed_session, batch);
@@ -149,10 +149,10 @@ static void null_where_something_is_needed(void) {
     EXPECT(bad, llava_model_tokenize(model, "a", 1, 0, NULL, 0, NULL));
     EXPECT(bad, llava_model_detokenize(model, NULL, 1, NULL, 0, &n));
     EXPECT(bad, llava_model_detokenize(model, NULL, 0, NULL, 0, NULL));
-    EXPECT(bad, llava_model_logits(model, NULL, 1, 1, (float[1]){0}, 1));
-    EXPECT(bad, llava_model_logits(model, &(llava_input){NULL, 1}, 1, 1, NULL, 1000000));
-    EXPECT(bad, llava_model_generate(model, NULL, 1, NULL, &a));
-    EXPECT(bad, llava_model_generate(model, &(llava_input){NULL, 1}, 1, NULL, NULL));
+    EXPECT(bad, llava_model_logits(model, NULL, 1, 1, NULL, NULL, (float[1]){0}, 1));
+    EXPECT(bad, llava_model_logits(model, &(llava_input){NULL, 1}, 1, 1, NULL, NULL, NULL, 1000000));
+    EXPECT(bad, llava_model_generate(model, NULL, 1, NULL, NULL, NULL, NULL, &a));
+    EXPECT(bad, llava_model_generate(model, &(llava_input){NULL, 1}, 1, NULL, NULL, NULL, NULL, NULL));
     EXPECT(bad, llava_image_open(NULL, &im));
     EXPECT(bad, llava_image_open("x", NULL));
     EXPECT(bad, llava_image_decode(NULL, 4, &im));
@@ -252,7 +252,7 @@ static void values_out_of_range(const char *lm) {
     g.field = value;                                                                                                   \
     EXPECT(bad, llava_session_new(model, &g, &s));                                                                     \
     EXPECT(bad, llava_session_set_generation(session, &g));                                                            \
-    EXPECT(bad, llava_model_generate(model, &(llava_input){NULL, 1}, 1, &g, &a))
+    EXPECT(bad, llava_model_generate(model, &(llava_input){NULL, 1}, 1, &g, NULL, NULL, NULL, &a))
     GENERATION(struct_size, 1);
     GENERATION(temperature, -1);
     GENERATION(temperature, (float)NAN);
@@ -336,19 +336,19 @@ static void values_out_of_range(const char *lm) {
     EXPECT(bad, llava_model_tokenize(model, "a", SIZE_MAX - 1, 0, NULL, 0, &n));
     EXPECT(bad, llava_model_tokenize(model, "a", 1, 5, NULL, 0, &n));
     llava_input none = {NULL, UINT32_MAX};
-    EXPECT(bad, llava_model_generate(model, &none, 1, NULL, &a));
-    EXPECT(bad, llava_model_generate(model, NULL, 0, NULL, &a));
+    EXPECT(bad, llava_model_generate(model, &none, 1, NULL, NULL, NULL, NULL, &a));
+    EXPECT(bad, llava_model_generate(model, NULL, 0, NULL, NULL, NULL, NULL, &a));
     llava_model_info i;
     OK(llava_model_get_info(model, &i, sizeof i));
     float *logits = malloc(i.vocab_size * sizeof *logits);
     CHECK(logits != NULL);
-    EXPECT(bad, llava_model_logits(model, &none, 1, 1, logits, i.vocab_size));
+    EXPECT(bad, llava_model_logits(model, &none, 1, 1, NULL, NULL, logits, i.vocab_size));
     none.token = 1;
-    EXPECT(bad, llava_model_logits(model, &none, 1, 0, logits, i.vocab_size));
-    EXPECT(bad, llava_model_logits(model, &none, 1, 2, logits, i.vocab_size));
-    EXPECT(bad, llava_model_logits(model, &none, 1, SIZE_MAX, logits, i.vocab_size));
-    EXPECT(bad, llava_model_logits(model, &none, 1, 1, logits, i.vocab_size - 1));
-    OK(llava_model_logits(model, &none, 1, 1, logits, i.vocab_size));
+    EXPECT(bad, llava_model_logits(model, &none, 1, 0, NULL, NULL, logits, i.vocab_size));
+    EXPECT(bad, llava_model_logits(model, &none, 1, 2, NULL, NULL, logits, i.vocab_size));
+    EXPECT(bad, llava_model_logits(model, &none, 1, SIZE_MAX, NULL, NULL, logits, i.vocab_size));
+    EXPECT(bad, llava_model_logits(model, &none, 1, 1, NULL, NULL, logits, i.vocab_size - 1));
+    OK(llava_model_logits(model, &none, 1, 1, NULL, NULL, logits, i.vocab_size));
     free(logits);
 
     // Sessions and batches.

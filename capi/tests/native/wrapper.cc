@@ -153,6 +153,20 @@ int main(int argc, char **argv) {
     auto logits = model.logits(inputs, 2);
     CHECK(logits.size() == 2 * model.info().vocab_size);
     llava::Answer generated = model.generate(inputs, g);
+    std::string pieces;
+    int prompt_steps = 0;
+    llava::Answer again_generated = model.generate(
+        inputs, g,
+        [&](std::string_view piece) {
+            pieces += piece;
+            return true;
+        },
+        [&](const llava::Progress &p) { return p.stage == LLAVA_STAGE_PREFILL && ++prompt_steps > 0; });
+    CHECK(pieces == generated.text() && again_generated.text() == pieces && prompt_steps > 1);
+    CHECK(model.generate(inputs, g, [](std::string_view) { return false; }).finish_reason() ==
+          LLAVA_FINISH_REASON_CANCELLED);
+    throws(LLAVA_STATUS_CANCELLED, [&] { model.generate(inputs, g, {}, [](const llava::Progress &) { return false; }); });
+    throws(LLAVA_STATUS_CANCELLED, [&] { model.logits(inputs, 1, [](const llava::Progress &) { return false; }); });
     std::size_t best = 0;
     for (std::size_t i = 0; i < model.info().vocab_size; i++) {
         best = logits[model.info().vocab_size + i] > logits[model.info().vocab_size + best] ? i : best;
