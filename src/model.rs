@@ -1,6 +1,6 @@
 //! A model: the language model, the tower and projector, the tokenizer and the chat template, ready to run.
 
-use crate::cpu::{Control, Cpu, Segment, Stage};
+use crate::cpu::{Control, Cpu, Observer, Segment, Stage};
 use crate::decoder::kv::{KvCache, KvShape, KvType};
 use crate::decoder::{self, Decoder, Row};
 use crate::error::{Error, Result};
@@ -86,6 +86,7 @@ pub struct ModelBuilder {
     template: Option<String>,
     exact: bool,
     kernels: Option<String>,
+    observer: Option<Observer>,
 }
 
 impl Model {
@@ -398,7 +399,17 @@ impl Input {
 
 impl ModelBuilder {
     fn new(lm: Source, mmproj: Mmproj) -> Self {
-        Self { lm, mmproj, threads: None, context: None, kv: None, template: None, exact: false, kernels: None }
+        Self {
+            lm,
+            mmproj,
+            threads: None,
+            context: None,
+            kv: None,
+            template: None,
+            exact: false,
+            kernels: None,
+            observer: None,
+        }
     }
 
     /// The mmproj, instead of the one found beside the language model.
@@ -448,6 +459,13 @@ impl ModelBuilder {
     /// Kernels by name (`scalar`, `avx2`, `avx512`, …) instead of the best the machine supports; for comparison.
     pub fn kernels(mut self, name: impl Into<String>) -> Self {
         self.kernels = Some(name.into());
+        self
+    }
+
+    /// Calls `observer` before each product of the model with a matrix: with the tensor's name, the rows that it is
+    /// multiplied with, and their width. Importance matrices are made of them.
+    pub fn observe(mut self, observer: impl FnMut(&str, &[f32], usize) + Send + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
         self
     }
 
@@ -531,7 +549,8 @@ impl ModelBuilder {
         };
         control.step()?;
         let threads = self.threads.unwrap_or(usize::MAX).min(threads::available());
-        let cpu = Cpu::new(kernels, threads, self.exact).map_err(|e| Error::io("thread pool", e))?;
+        let cpu =
+            Cpu::new(kernels, threads, self.exact).map_err(|e| Error::io("thread pool", e))?.observed(self.observer);
         log::debug!(
             "{}: {} kernels, {threads} threads, template {} ({template_reason})",
             lm.name(),

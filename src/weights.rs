@@ -3,10 +3,13 @@
 use crate::error::{Error, Result};
 use crate::gguf::{File, Span, TensorInfo};
 use crate::quant::{self, BlockType};
+use std::sync::Arc;
 
 /// A matrix `[rows, cols]` in its blocks; a linear layer's rows are its outputs, its columns its inputs.
 #[derive(Clone, Debug)]
 pub struct Matrix {
+    /// The tensor that it is, or is a part of.
+    name: Arc<str>,
     data: Span,
     block_type: BlockType,
     rows: usize,
@@ -17,6 +20,11 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// The name of the tensor that it is, or is a part of.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Outputs.
     pub fn rows(&self) -> usize {
         self.rows
@@ -119,7 +127,7 @@ impl<'f> Loader<'f> {
             return Err(self.shape_error(t, &format!("[{cols}, {rows}]")));
         }
         let row_bytes = block_type.row_bytes(cols).ok_or_else(|| self.shape_error(t, "whole blocks"))?;
-        Ok(Matrix { data: data.clone(), block_type, rows, cols, row_bytes, first: 0 })
+        Ok(Matrix { name: name.into(), data: data.clone(), block_type, rows, cols, row_bytes, first: 0 })
     }
 
     /// The tensor `name` as a matrix of `rows` rows whatever its dimensions: a convolution's kernels, row-major.
@@ -131,7 +139,7 @@ impl<'f> Loader<'f> {
             return Err(self.shape_error(t, &expected));
         }
         let row_bytes = block_type.row_bytes(cols).ok_or_else(|| self.shape_error(t, "whole blocks"))?;
-        Ok(Matrix { data: data.clone(), block_type, rows, cols, row_bytes, first: 0 })
+        Ok(Matrix { name: name.into(), data: data.clone(), block_type, rows, cols, row_bytes, first: 0 })
     }
 
     /// The tensor `name` as f32 values, `len` in all.

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use llava::prompt::Template;
 use llava::quant::BlockType;
 use llava::{Control, Generation, KvType, Model, ModelBuilder};
-use llava_convert::quantize::Mixture;
+use llava_convert::quantize::{Collector, Mixture};
 use std::path::PathBuf;
 
 /// Answers questions about images with LLaVA models in GGUF files.
@@ -31,6 +31,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Make a smaller file of a model
     Quantize(QuantizeArgs),
+    /// Find out how much each weight counts, for `llava quantize`
+    Imatrix(ImatrixArgs),
     /// Measure how fast a model runs on this machine
     Bench(BenchArgs),
     /// Print the token ids of a text as a JSON array
@@ -244,7 +246,8 @@ pub struct InspectArgs {
 #[command(after_long_help = "Examples:
   llava quantize llava-f16.gguf llava-q4_k_m.gguf q4_k_m
   llava quantize --imatrix llava.imatrix llava-f16.gguf llava-q3_k_m.gguf q3_k_m
-  llava quantize --tensor 'attn_v=q8_0' llava-f16.gguf llava-q4_0.gguf q4_0")]
+  llava quantize --tensor 'attn_v=q8_0' llava-f16.gguf llava-q4_0.gguf q4_0
+  llava quantize --check book.txt llava-f16.gguf llava-q2_k.gguf q2_k")]
 pub struct QuantizeArgs {
     /// A GGUF file with weights in F16, BF16 or F32 (of a split model the first part)
     #[arg(value_name = "IN")]
@@ -256,7 +259,7 @@ pub struct QuantizeArgs {
     /// or Q2_K_S; Q4_K_M is what most people use
     #[arg(value_name = "TYPE")]
     pub mixture: Mixture,
-    /// How much each weight counts, as `llama-imatrix` finds it
+    /// How much each weight counts, as `llava imatrix` or `llama-imatrix` finds it
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// A type for the tensors whose names match; may be repeated, the first that matches counts
@@ -265,9 +268,52 @@ pub struct QuantizeArgs {
     /// Allow tensors that are quantised already: their error adds to the new one
     #[arg(long)]
     pub requantize: bool,
+    /// Read a text with both language models, and print both perplexities and how often they think the same token the most
+    /// likely
+    #[arg(long, value_name = "TEXT")]
+    pub check: Option<PathBuf>,
+    /// Of the text, this many times 512 tokens at most
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive(), requires = "check")]
+    pub chunks: usize,
     /// Threads to compute with; by default all that the process may use
     #[arg(long, value_name = "N", value_parser = positive())]
     pub threads: Option<usize>,
+}
+
+/// Find out how much each weight counts, for `llava quantize`
+///
+/// Reads a text, or answers a question about each of some images, and writes the mean squares of what each matrix is
+/// multiplied with: weights that meet large values should lose less. Text and images should be like what the model is for.
+/// With images the mmproj's matrices are in the file too.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava imatrix --model llava-f16.gguf --text articles.txt -o llava.imatrix.gguf
+  llava imatrix --model llava-f16.gguf photos/*.jpg -o llava.imatrix.gguf
+  llava quantize --imatrix llava.imatrix.gguf llava-f16.gguf llava-q3_k_m.gguf q3_k_m")]
+pub struct ImatrixArgs {
+    /// Images to answer a question about
+    #[arg(value_name = "IMAGE", required_unless_present = "text")]
+    pub images: Vec<PathBuf>,
+    /// A text to read
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// The file to write: GGUF, as llama.cpp's tools write and read it
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What to ask about each image
+    #[arg(long, short, value_name = "TEXT", default_value = llava::DESCRIBE, value_parser = question)]
+    pub prompt: String,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive())]
+    pub max_tokens: usize,
+    /// Tokens of the text that are read together
+    #[arg(long, value_name = "N", default_value_t = Collector::CHUNK, value_parser = positive())]
+    pub chunk: usize,
+    /// How often that many tokens are read at most; by default as often as the text has them
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub chunks: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 /// Measure how fast a model runs on this machine

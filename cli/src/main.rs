@@ -9,6 +9,7 @@ mod chat;
 mod describe;
 mod failure;
 mod hooks;
+mod imatrix;
 mod inspect;
 mod interrupt;
 mod output;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => ("chat", chat::run(args)),
         Command::Inspect(args) => ("inspect", inspect::run(args)),
         Command::Quantize(args) => ("quantize", quantize::run(args)),
+        Command::Imatrix(args) => ("imatrix", imatrix::run(args)),
         Command::Bench(args) => ("bench", bench::run(args)),
         Command::Tokenize(args) => ("tokenize", hooks::tokenize(args)),
         Command::Encode(args) => ("encode", hooks::encode(args)),

@@ -7,17 +7,19 @@ use crate::output;
 use crate::progress::Progress;
 use llava::gguf::File;
 use llava::quant::BlockType;
-use llava::{Control, Error};
-use llava_convert::quantize::{ImportanceMatrix, Options, Report, quantize};
+use llava::{Control, Model};
+use llava_convert::quantize::{ImportanceMatrix, Options, Report, compare, quantize};
 use std::fmt::Write;
+use std::fs;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Runs the command.
 ///
 /// # Errors
 /// [`Failure::Usage`] for input and output that are one file; those of reading, of quantising and of writing.
 pub fn run(args: &QuantizeArgs) -> Result<(), Failure> {
-    let same = |a: &std::path::Path, b: &std::path::Path| matches!((std::fs::canonicalize(a), std::fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if same(&args.input, &args.output) {
         // It is read while the other is written.
         return Err(Failure::Usage("OUT is the file IN: name another".to_owned()));
@@ -30,19 +32,55 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Failure> {
         threads: args.threads.unwrap_or_else(|| Options::new(args.mixture).threads),
         ..Options::new(args.mixture)
     };
+    let check = args.check.as_deref().map(|text| Check::new(text, args)).transpose()?;
     let (interrupt, control) = (Interrupt::install()?, Control::default());
     interrupt.stops(control.clone());
     let progress = Progress::start(format!("quantising to {}", args.mixture.name()));
-    let result = quantize(&file, &args.output, &options, &mut |p| {
+    let report = quantize(&file, &args.output, &options, &mut |p| {
         progress.set(p.done, p.total);
         if control.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    })?;
     drop(progress);
-    let report = match result {
-        Err(Error::Cancelled) => return Err(Failure::Interrupted),
-        other => other?,
-    };
-    Ok(output::text(&table(&report, &args.output.display().to_string()))?)
+    output::text(&table(&report, &args.output.display().to_string()))?;
+    if let Some(check) = check {
+        output::text(&check.run(&control)?)?;
+    }
+    Ok(())
+}
+
+/// Both models on a text.
+struct Check<'a> {
+    args: &'a QuantizeArgs,
+    text: String,
+    before: Model,
+}
+
+impl<'a> Check<'a> {
+    /// Before the new file is written, to fail early.
+    fn new(text: &Path, args: &'a QuantizeArgs) -> Result<Self, Failure> {
+        let text = fs::read_to_string(text).map_err(|e| Failure::file(text, e))?;
+        Ok(Self { text, before: Self::load(args, &args.input)?, args })
+    }
+
+    fn load(args: &QuantizeArgs, path: &Path) -> Result<Model, Failure> {
+        let builder = Model::builder(path).text_only();
+        Ok(if let Some(n) = args.threads { builder.threads(n) } else { builder }.load()?)
+    }
+
+    fn run(&self, control: &Control) -> Result<String, Failure> {
+        let progress = Progress::start("reading the text with both");
+        let after = Self::load(self.args, &self.args.output)?;
+        let on_chunk = |done, total| progress.set(done as u64, total as u64);
+        let c = compare(&self.before, &after, &self.text, self.args.chunks, control, on_chunk)?;
+        Ok(format!(
+            "perplexity {:.4} from {:.4} ({:+.2} %), the same token the most likely at {:.1} % of {} positions\n",
+            c.after,
+            c.before,
+            100.0 * (c.after / c.before - 1.0),
+            100.0 * c.agreement,
+            c.positions
+        ))
+    }
 }
 
 fn table(report: &Report, output: &str) -> String {

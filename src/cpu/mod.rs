@@ -23,7 +23,11 @@ pub struct Cpu {
     pool: Pool,
     exact: bool,
     scratch: Mutex<Scratch>,
+    observer: Option<Mutex<Observer>>,
 }
+
+/// Called with a matrix's name, the rows that it is about to be multiplied with, and their width.
+pub type Observer = Box<dyn FnMut(&str, &[f32], usize) + Send>;
 
 /// What a neuron does with its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,13 @@ pub enum Activation {
 impl Cpu {
     /// `threads` threads, the caller among them. With `exact`, activations are never quantised.
     pub fn new(kernels: &'static Kernels, threads: usize, exact: bool) -> std::io::Result<Self> {
-        Ok(Self { kernels, pool: Pool::new(threads)?, exact, scratch: Mutex::new(Scratch::new(threads)) })
+        let scratch = Mutex::new(Scratch::new(threads));
+        Ok(Self { kernels, pool: Pool::new(threads)?, exact, scratch, observer: None })
+    }
+
+    /// The same with an observer of the products.
+    pub fn observed(self, observer: Option<Observer>) -> Self {
+        Self { observer: observer.map(Mutex::new), ..self }
     }
 
     /// The kernels' name and the number of threads.
@@ -75,6 +85,7 @@ impl Cpu {
             team: self.pool.enter(),
             scratch: self.scratch.lock().unwrap_or_else(PoisonError::into_inner),
             activations: self.activations(Activations::Decoder),
+            observer: self.observer.as_ref(),
             control,
         }
     }
@@ -86,6 +97,7 @@ pub struct Pass<'a> {
     team: Team<'a>,
     scratch: MutexGuard<'a, Scratch>,
     activations: Activations,
+    observer: Option<&'a Mutex<Observer>>,
     control: &'a Control,
 }
 
@@ -115,6 +127,17 @@ impl Pass<'_> {
 
     /// `out = x Wᵀ + b` for every product; `x` is `[n, k]`.
     pub fn linear(&mut self, x: &[f32], n: usize, products: &mut [Product<'_>]) {
+        if let Some(observer) = self.observer {
+            let mut observe = observer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = "";
+            for weight in products.iter().map(|p| &p.layer.weight) {
+                // The parts of a fused projection are one tensor.
+                if weight.name() != last {
+                    observe(weight.name(), x, weight.cols());
+                }
+                last = weight.name();
+            }
+        }
         matmul(self.kernels, &mut self.team, &mut self.scratch, self.activations, x, n, products);
     }
 

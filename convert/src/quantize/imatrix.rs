@@ -69,12 +69,22 @@ impl ImportanceMatrix {
             entry.squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x);
             entry.count += 1.0;
         }
-        entry.importance = mean(&entry.squares, entry.count);
     }
 
-    /// Counts a chunk of the text.
+    /// Counts a chunk of the text; what was added until then is in the importances.
     pub fn end_chunk(&mut self) {
         self.chunks += 1;
+        for entry in self.entries.values_mut() {
+            entry.importance = mean(&entry.squares, entry.count);
+        }
+    }
+
+    /// An error if a sum of squares is no finite number: `model` is damaged.
+    pub(super) fn validate(&self, model: &str) -> Result<(), Error> {
+        match self.entries.iter().find(|(_, e)| e.squares.iter().any(|s| !s.is_finite())) {
+            Some((name, _)) => Err(invalid(model, name, "meets activations that are no finite numbers")),
+            None => Ok(()),
+        }
     }
 
     /// Tensors it knows.

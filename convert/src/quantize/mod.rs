@@ -12,9 +12,14 @@
 //! # Ok::<(), llava::Error>(())
 //! ```
 
+mod check;
+mod collect;
 mod imatrix;
 mod mixture;
+mod text;
 
+pub use check::{Comparison, compare};
+pub use collect::Collector;
 pub use imatrix::ImportanceMatrix;
 pub use mixture::{Mixture, Model, fallback, is_quantisable, type_of};
 
