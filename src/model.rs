@@ -604,6 +604,9 @@ fn find_pair(folder: &Path, with_mmproj: bool) -> Result<(File, Option<File>)> {
     let (mut lms, mut mmprojs) = (Vec::new(), Vec::new());
     for path in gguf_files(folder)? {
         let file = File::open(path)?;
+        if matches!(file.str("general.type"), Ok(Some("imatrix"))) {
+            continue;
+        }
         if is_mmproj(&file) { &mut mmprojs } else { &mut lms }.push(file);
     }
     let lm = only(lms, folder, "language model")?.ok_or_else(|| {

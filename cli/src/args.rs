@@ -216,7 +216,8 @@ pub struct ChatArgs {
 #[command(after_long_help = "Examples:
   llava inspect llava-v1.5-7b.gguf
   llava inspect --tensors mmproj.gguf
-  llava inspect --json models/llava/ | jq .model.memory")]
+  llava inspect --json models/llava/ | jq .model.memory
+  llava inspect --diff llava-f16.gguf llava-q4_k_m.gguf")]
 pub struct InspectArgs {
     /// GGUF file (of a split model the first part), or a folder with a pair
     #[arg(value_name = "FILE|DIR")]
@@ -227,6 +228,9 @@ pub struct InspectArgs {
     /// Positions to compute the memory for; by default what the model was trained with
     #[arg(long, value_name = "N", value_parser = positive())]
     pub ctx: Option<usize>,
+    /// Show instead what FILE differs from another in: keys, types, shapes, and how far values are apart
+    #[arg(long, value_name = "OTHER", conflicts_with_all = ["mmproj", "ctx", "keys", "tensors"])]
+    pub diff: Option<PathBuf>,
     /// List all metadata
     #[arg(long)]
     pub keys: bool,

@@ -18,7 +18,9 @@ pub fn run(args: &ImatrixArgs) -> Result<(), Failure> {
     let text = args.text.as_ref().map(|p| fs::read_to_string(p).map_err(|e| Failure::file(p, e))).transpose()?;
     let mut collector = {
         let _progress = Progress::start("loading the model");
-        Collector::new(args.model.builder()?, named.join(" "), args.chunk)?
+        let builder = args.model.builder()?;
+        let builder = if args.images.is_empty() { builder.text_only() } else { builder };
+        Collector::new(builder, named.join(" "), args.chunk)?
     };
     if !args.images.is_empty() {
         // Without a vision tower every image would fail, for one reason.

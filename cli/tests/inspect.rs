@@ -109,3 +109,54 @@ fn files_that_are_no_models_are_errors() {
     }
     assert_eq!(run(&["inspect", &arg("llava"), "--ctx", "1000000"]).status, 2);
 }
+
+#[test]
+fn two_files_are_compared() {
+    let [lm, tied, mmproj] = ["llava/lm.gguf", "llava-tied/lm.gguf", "llava/mmproj.gguf"].map(arg);
+    let same = run(&["inspect", "--diff", &lm, &lm]);
+    assert!(same.out.ends_with("the same keys, and the same 30 tensors\n"), "{}", same.out);
+    let diff = |a: &str, b: &str| {
+        let end = run(&["inspect", "--json", "--diff", a, b]);
+        assert_eq!((end.status, end.err.as_str()), (0, ""));
+        end.json()[0].clone()
+    };
+    let found = diff(&lm, &tied);
+    let output = found["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "output.weight").unwrap();
+    assert_eq!((&output["a"]["type"], &output["b"], &output["error"]), (&json!("F16"), &Json::Null, &Json::Null));
+    assert_eq!(diff(&tied, &lm)["same_tensors"], found["same_tensors"]);
+    assert_eq!(diff(&lm, &mmproj)["same_tensors"], 0);
+
+    // A file that differs in one number of a tensor, one element of an array and one key.
+    let file = File::open(&lm).unwrap();
+    let mut writer = Writer::new();
+    for (key, value) in file.metadata() {
+        let value = match value {
+            Value::Array(llava::gguf::Array::String(tokens)) if key.ends_with("tokens") => {
+                let mut tokens = tokens.clone();
+                tokens[7] = "seven".into();
+                Value::Array(llava::gguf::Array::String(tokens))
+            }
+            _ => value.clone(),
+        };
+        writer.set(key.clone(), value);
+    }
+    writer.set("general.name", Value::String("another\x1b[31m".into()));
+    for t in file.tensors() {
+        let mut bytes = t.data().unwrap().as_slice().to_vec();
+        if t.name() == "output_norm.weight" {
+            bytes[..4].copy_from_slice(&2f32.to_le_bytes());
+        }
+        writer.tensor(t.name(), t.dims(), t.block_type().unwrap(), bytes).unwrap();
+    }
+    let path = std::env::temp_dir().join(format!("llava-diff-{}.gguf", std::process::id()));
+    writer.save(&path).unwrap();
+    let (text, found) =
+        (run(&["inspect", "--diff", &lm, path.to_str().unwrap()]).out, diff(&lm, path.to_str().unwrap()));
+    std::fs::remove_file(&path).unwrap();
+    assert!(text.contains("+ general.name = \"another\\u{1b}[31m\" (string)"), "{text}");
+    assert!(text.ends_with("2 keys and 1 tensors differ, 29 tensors are the same\n"), "{text}");
+    let tokens = found["keys"].as_array().unwrap().iter().find(|k| k["key"] == "tokenizer.ggml.tokens").unwrap();
+    assert_eq!(tokens["first_difference"], 7);
+    let t = &found["tensors"][0];
+    assert!(t["name"] == "output_norm.weight" && (0.01..0.5).contains(&t["error"].as_f64().unwrap()), "{t}");
+}

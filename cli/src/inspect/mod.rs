@@ -1,6 +1,7 @@
 //! `llava inspect`: what is in a model file, and what the engine makes of it.
 
 mod contents;
+mod diff;
 mod model;
 mod text;
 
@@ -31,6 +32,9 @@ struct Report {
 /// # Errors
 /// [`Failure::Run`] if nothing can be shown; a file that can't be run is none.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    if let Some(first) = &args.diff {
+        return diff::run(first, &args.path, args.json);
+    }
     let (files, result) = if args.path.is_dir() { pair(args)? } else { single(args)? };
     let (model, problem) = match result {
         Ok(model) => (Some(model), None),

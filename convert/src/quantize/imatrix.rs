@@ -2,6 +2,7 @@
 //!
 //! llama.cpp writes them as GGUF (`general.type` "imatrix") and, before 2025, in a format of its own; both are read.
 
+use super::is_quantisable;
 use llava::Error;
 use llava::gguf::{File, Value, Writer};
 use llava::quant::BlockType;
@@ -108,6 +109,10 @@ impl ImportanceMatrix {
         for (name, entry) in &self.entries {
             let Some(tensor) = file.tensor(name) else { continue };
             known += 1;
+            // A convolution's kernels are multiplied with as a matrix, and stay as they are.
+            if !is_quantisable(name, tensor.dims()) {
+                continue;
+            }
             let (found, expected) = (entry.importance.len(), tensor.dims()[0]);
             if found != expected {
                 let reason = format!("{name} has {found} columns, and {expected} in {}", file.name());
