@@ -60,6 +60,9 @@ const ALL: [(&str, Kind, u32, BlockType); 19] = [
 const ALIASES: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
 
 impl Mixture {
+    /// All in half precision.
+    pub const F16: Self = Self(Kind::F16);
+
     /// The names, from the largest to the smallest file.
     pub fn names() -> impl Iterator<Item = &'static str> {
         ALL.iter().map(|row| row.0)
@@ -126,13 +129,13 @@ impl Model {
         let number = |name: &str| Ok::<_, Error>(file.u32(&key(name))?.unwrap_or(0) as usize);
         let (layers, heads) = (number("block_count")?, number("attention.head_count")?);
         let kv_heads = number("attention.head_count_kv")?;
-        Ok(Self {
-            layers,
-            heads_per_kv: heads.checked_div(kv_heads).unwrap_or(1),
-            is_70b: arch == "llama" && layers == 80 && kv_heads != heads && kv_heads != 0,
-            tied: file.tensor("output.weight").is_none(),
-            importance,
-        })
+        Ok(Self::new(arch, layers, heads, kv_heads, file.tensor("output.weight").is_none(), importance))
+    }
+
+    /// Of the architecture `arch`; `tied` says that the embedding serves as output.
+    pub(crate) fn new(arch: &str, layers: usize, heads: usize, kv_heads: usize, tied: bool, importance: bool) -> Self {
+        let is_70b = arch == "llama" && layers == 80 && kv_heads != heads && kv_heads != 0;
+        Self { layers, heads_per_kv: heads.checked_div(kv_heads).unwrap_or(1), is_70b, tied, importance }
     }
 }
 

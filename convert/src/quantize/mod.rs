@@ -14,12 +14,14 @@
 
 mod check;
 mod collect;
+mod encode;
 mod imatrix;
 mod mixture;
 mod text;
 
 pub use check::{Comparison, compare};
 pub use collect::Collector;
+pub(crate) use encode::{Encoder, Loss};
 pub use imatrix::ImportanceMatrix;
 pub use mixture::{Mixture, Model, fallback, is_quantisable, type_of};
 
@@ -168,15 +170,6 @@ struct State<'a> {
     failed: Option<Error>,
 }
 
-/// What a part of a tensor lost: sums of squares.
-#[derive(Clone, Copy, Default)]
-struct Loss {
-    lost: f64,
-    all: f64,
-    /// A value was no finite number.
-    broken: bool,
-}
-
 impl Job<'_> {
     fn type_of(&self, tensor: &TensorInfo, model: &Model) -> Result<BlockType, Error> {
         let (name, columns) = (tensor.name(), tensor.dims()[0]);
@@ -204,53 +197,22 @@ impl Job<'_> {
 
     /// Writes a tensor's blocks, some rows at a time.
     fn write(&self, tensor: &TensorInfo, to: BlockType, out: &mut dyn Write) -> io::Result<()> {
-        /// Values that a thread takes at once: 4 MiB as f32.
-        const VALUES: usize = 1 << 20;
         let (Some(from), Some(span)) = (tensor.block_type(), tensor.data()) else { return Ok(()) };
         let (columns, data) = (tensor.dims()[0], span.as_slice());
-        let (Some(row_from), Some(row_to)) = (from.row_bytes(columns), to.row_bytes(columns)) else { return Ok(()) };
+        let Some(row_bytes) = from.row_bytes(columns).filter(|&b| b > 0) else { return Ok(()) };
         let importance = self.options.importance.as_ref().and_then(|i| i.of(tensor.name()));
-        let (mut loss, mut bytes_after) = (Loss::default(), 0);
-        let at_once = (VALUES / columns.max(1)).max(1);
-        let mut buffer = Vec::new();
-        for part in data.chunks((at_once * row_from * self.options.threads.max(1)).max(1)) {
+        let encoder = Encoder { to, columns, importance, threads: self.options.threads };
+        let (mut loss, mut buffer, mut bytes_after) = (Loss::default(), Vec::new(), 0);
+        for part in data.chunks(encoder.rows_at_once() * row_bytes) {
             self.report(tensor.name(), part.len())?;
             if from == to {
                 out.write_all(part)?;
                 bytes_after += part.len();
                 continue;
             }
-            buffer.resize(part.len() / row_from * row_to, 0);
-            let convert = |(part, out): (&[u8], &mut [u8])| {
-                let mut loss = Loss::default();
-                let mut x = vec![0f32; columns];
-                let mut back = vec![0f32; columns];
-                for (row, out) in part.chunks_exact(row_from).zip(out.chunks_exact_mut(row_to)) {
-                    quant::dequantize(from, row, &mut x);
-                    if x.iter().any(|v| !v.is_finite()) {
-                        loss.broken = true;
-                        break;
-                    }
-                    quant::quantize(to, &x, importance, out);
-                    quant::dequantize(to, out, &mut back);
-                    for (x, back) in x.iter().zip(&back) {
-                        loss.lost += f64::from(x - back).powi(2);
-                        loss.all += f64::from(*x).powi(2);
-                    }
-                }
-                loss
-            };
-            let parts = part.chunks(at_once * row_from).zip(buffer.chunks_mut(at_once * row_to));
-            let losses: Vec<Loss> = thread::scope(|scope| {
-                let threads: Vec<_> = parts.map(|p| scope.spawn(move || convert(p))).collect();
-                // A panic in a thread is one here.
-                threads.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
-            });
-            for l in losses {
-                loss = Loss { lost: loss.lost + l.lost, all: loss.all + l.all, broken: loss.broken | l.broken };
-            }
-            if loss.broken {
-                let reason = "has weights that are no finite numbers: the checkpoint is damaged".to_owned();
+            let read = |row: usize, x: &mut [f32]| quant::dequantize(from, &part[row * row_bytes..][..row_bytes], x);
+            encoder.encode(part.len() / row_bytes, read, &mut buffer, &mut loss);
+            if let Some(reason) = loss.complaint(to) {
                 let (file, field) = (self.file.name().to_owned(), tensor.name().to_owned());
                 return Err(self.fail(Error::InvalidModel { file, field, reason }));
             }
@@ -266,7 +228,7 @@ impl Job<'_> {
             to,
             bytes_before: data.len() as u64,
             bytes_after: bytes_after as u64,
-            error: if loss.all > 0.0 { (loss.lost / loss.all).sqrt() } else { 0.0 },
+            error: loss.error(),
         });
         Ok(())
     }
