@@ -377,6 +377,45 @@ fn a_lora_is_added_to_its_base() {
     assert!(wrong.contains("lora_A") && wrong.contains("rank 5"), "{wrong}");
 }
 
+/// The tower of a real CLIP, out of an ONNX file with matrices in bytes, gives the features of that file's own graph.
+#[test]
+fn a_tower_of_onnx_gives_its_graphs_features() {
+    let root = std::env::var_os("LLAVA_TEST_ASSETS").map_or_else(|| "../target/test-assets".into(), PathBuf::from);
+    let (tower, features) = (root.join("clip/tower.onnx"), root.join("clip/features.npy"));
+    if !tower.exists() || !features.exists() {
+        eprintln!("skipped: {} and its features are absent; .ci/fetch-assets makes them", tower.display());
+        return;
+    }
+    // A checkpoint that names its tower: the decoder of another, and a projector as wide as this tower.
+    let folder = Folder::new("onnx");
+    let from = folder.copy("llava");
+    to_original(&from);
+    let path = from.join("model.safetensors");
+    let mut tensors = read_safetensors(&path);
+    tensors.retain(|name, _| !name.contains("vision_tower"));
+    tensors.insert("model.mm_projector.0.weight".into(), (vec![64, 768], vec![0; 4 * 64 * 768]));
+    write_safetensors(&path, &tensors);
+    edit_json(&from.join("config.json"), |c| c["mm_vision_select_layer"] = json!(-1));
+    fs::remove_file(from.join("preprocessor_config.json")).unwrap();
+    let options = Options { tower: Some(tower), ..options("f32") };
+    let report = run(&from, &folder.0.join("out"), &options).unwrap();
+    let mut names: Vec<_> = report.ignored.iter().map(|i| i.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["vision_model.post_layernorm.bias", "vision_model.post_layernorm.weight", "visual_projection.weight"]
+    );
+    let model = Model::builder(folder.0.join("out")).exact(true).load().unwrap();
+    let (got, shape) = model.features(&Image::open(root.join("clip/image.png")).unwrap()).unwrap();
+    assert_eq!(shape, [196, 768]);
+    let error = off(&got, &array(&features));
+    println!(
+        "{error:.1e} from the graph; it and the file's own rounding {:.1e}",
+        off(&array(&root.join("clip/rounded.npy")), &array(&features))
+    );
+    assert!(error < 1e-5, "{error}");
+}
+
 const TEXTS: [&str; 9] = [
     "",
     " ",

@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint folder: safetensors files, sharded or not. Nothing in them is trusted.
 
-use super::invalid;
+use super::{invalid, onnx};
 use half::{bf16, f16};
 use llava::Error;
 use serde::Deserialize;
@@ -74,12 +74,15 @@ struct Index {
 /// All tensors of a folder, by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Reads the headers of a folder's safetensors files. Without any, the folder has no tensors.
+/// Reads the headers of a folder's safetensors files, or an ONNX file. A folder without either has no tensors.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::InvalidModel`] for files that break the format, lack what the index promises, or have what it does
 /// not; [`Error::Unsupported`] for types that are not read, and where there are only pickles.
 pub fn open(folder: &Path) -> Result<Tensors, Error> {
+    if folder.extension().is_some_and(|e| e == "onnx") {
+        return onnx::open(folder);
+    }
     let index = folder.join("model.safetensors.index.json");
     if index.exists() {
         return sharded(folder, &index);

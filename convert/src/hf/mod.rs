@@ -13,7 +13,9 @@
 
 mod checkpoint;
 mod lora;
+mod onnx;
 mod plan;
+mod protobuf;
 mod sentencepiece;
 mod settings;
 mod text;
@@ -46,7 +48,7 @@ pub struct Options {
     pub mmproj: Mixture,
     /// The folder of the language model that a projector or a LoRA was trained for.
     pub base: Option<PathBuf>,
-    /// The folder of the vision tower, where the checkpoint only names it.
+    /// The folder of the vision tower, or its ONNX file, where the checkpoint only names it.
     pub tower: Option<PathBuf>,
     /// Threads to compute with.
     pub threads: usize,
@@ -224,12 +226,12 @@ impl<'a> Source<'a> {
         let mut tower = self.llava.sub("vision_config");
         let mut processor = read(self.from, "preprocessor_config.json")?;
         processor = processor.or(read(self.from, "processor_config.json")?.sub("image_processor").unwrap_or_default());
-        if let Some(folder) = &folder {
-            let config = read(folder, "config.json")?;
+        if let Some(folder) = folder.filter(|f| f.is_dir()) {
+            let config = read(&folder, "config.json")?;
             // Of a whole CLIP, or of its tower alone.
             let own = config.sub("vision_config").unwrap_or(config);
             tower = Some(tower.unwrap_or_default().or(own));
-            processor = processor.or(read(folder, "preprocessor_config.json")?);
+            processor = processor.or(read(&folder, "preprocessor_config.json")?);
         }
         let sources = Sources { llava: &self.llava, tower, processor };
         Vision::new(&self.inventory, &sources).map(Some)
