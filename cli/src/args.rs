@@ -29,6 +29,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Show what is in a model file and what it needs
     Inspect(InspectArgs),
+    /// Make model files of a Hugging Face checkpoint
+    Convert(ConvertArgs),
     /// Make a smaller file of a model
     Quantize(QuantizeArgs),
     /// Find out how much each weight counts, for `llava quantize`
@@ -240,6 +242,42 @@ pub struct InspectArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Make model files of a Hugging Face checkpoint
+///
+/// Reads safetensors, sharded or not: LLaVA 1, 1.5 and 1.6 in the original layout and in transformers', with decoders of the
+/// families LLaMA (Vicuna, Llama 3, Yi), Mistral, Qwen2 and Phi-3 and towers of CLIP and SigLIP; projectors and LoRAs with the
+/// base that they were trained for; language models alone. The tokenizer is taken from tokenizer.model or tokenizer.json. Both
+/// files appear in OUT when both are complete. Tensors that are left out are listed with the reason.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava convert llava-1.5-7b-hf -o models/llava
+  llava convert llava-1.5-7b-hf -o models/llava --type q4_k_m --mmproj-type q8_0
+  llava convert llava-v1.5-7b --tower clip-vit-large-patch14-336 -o models/llava
+  llava convert my-lora --base vicuna-7b-v1.5 --tower clip-vit-large-patch14-336 -o models/mine")]
+pub struct ConvertArgs {
+    /// A folder with config.json and safetensors
+    #[arg(value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// The folder to write to; the files are named after DIR and their types
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Types of the language model, as `llava quantize` takes them; by default F16
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<Mixture>,
+    /// Types of the mmproj; by default F16
+    #[arg(long, value_name = "TYPE")]
+    pub mmproj_type: Option<Mixture>,
+    /// The folder of the language model that a projector or a LoRA was trained for
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// The folder of the vision tower, or its ONNX file, where the checkpoint only names it
+    #[arg(long, value_name = "DIR|FILE")]
+    pub tower: Option<PathBuf>,
+    /// Threads to compute with; by default all that the process may use
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub threads: Option<usize>,
 }
 
 /// Make a smaller file of a model

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod chat;
+mod convert;
 mod describe;
 mod failure;
 mod hooks;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => ("describe", describe::run(args)),
         Command::Chat(args) => ("chat", chat::run(args)),
         Command::Inspect(args) => ("inspect", inspect::run(args)),
+        Command::Convert(args) => ("convert", convert::run(args)),
         Command::Quantize(args) => ("quantize", quantize::run(args)),
         Command::Imatrix(args) => ("imatrix", imatrix::run(args)),
         Command::Bench(args) => ("bench", bench::run(args)),

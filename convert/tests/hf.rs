@@ -199,8 +199,11 @@ fn quantised_pairs_are_as_far_off_as_their_types() {
     }
 }
 
+/// Shapes and bytes, by name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
 /// Tensors as safetensors: all in F32.
-fn write_safetensors(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>) {
+fn write_safetensors(path: &Path, tensors: &Tensors) {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
     for (name, (shape, bytes)) in tensors {
@@ -215,7 +218,7 @@ fn write_safetensors(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<u8
     fs::write(path, out).unwrap();
 }
 
-fn read_safetensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+fn read_safetensors(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
     let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Json = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
@@ -441,10 +444,8 @@ fn texts_have_the_same_tokens() {
             let want = theirs.encode(text, true).unwrap();
             let got = tokenizer.encode(text, Special::Parse, tokenizer.adds_bos());
             // transformers' LLaMA puts no space in front of nothing, and none after a special token.
-            if name == "llava" || name == "mistral" {
-                if text.is_empty() || text.contains("</s>") {
-                    continue;
-                }
+            if matches!(name, "llava" | "mistral") && (text.is_empty() || text.contains("</s>")) {
+                continue;
             }
             assert_eq!(got, want.get_ids(), "{name} {text:?}");
         }
@@ -486,7 +487,7 @@ fn damaged_checkpoints_are_refused() {
         assert!(!out.exists(), "{what}");
     };
     let weights = |from: &Path| from.join("model.safetensors");
-    let edit_tensors = |from: &Path, edit: &dyn Fn(&mut BTreeMap<String, (Vec<usize>, Vec<u8>)>)| {
+    let edit_tensors = |from: &Path, edit: &dyn Fn(&mut Tensors)| {
         let mut tensors = read_safetensors(&weights(from));
         edit(&mut tensors);
         write_safetensors(&weights(from), &tensors);
@@ -514,14 +515,12 @@ fn damaged_checkpoints_are_refused() {
     );
     check("a huge shape", &|f| edit_tensors(f, &|t| t.get_mut(q).unwrap().0 = vec![usize::MAX, 64]), &[q]);
     for value in [f32::NAN, f32::INFINITY] {
-        let damage = |t: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>| {
+        let damage = |t: &mut Tensors| {
             t.get_mut(q).unwrap().1[400..404].copy_from_slice(&value.to_le_bytes());
         };
         check("no number", &|f| edit_tensors(f, &damage), &[q, "finite"]);
     }
-    let large = |t: &mut BTreeMap<String, (Vec<usize>, Vec<u8>)>| {
-        t.get_mut(q).unwrap().1[..4].copy_from_slice(&1e6f32.to_le_bytes())
-    };
+    let large = |t: &mut Tensors| t.get_mut(q).unwrap().1[..4].copy_from_slice(&1e6f32.to_le_bytes());
     check("too large for F16", &|f| edit_tensors(f, &large), &[q, "BF16"]);
     check("FP8", &|f| replace_text(&weights(f), r#""dtype":"F32""#, r#""dtype":"F8 ""#), &["F8"]);
     check("overlapping", &|f| overlap(&weights(f)), &["overlaps"]);
