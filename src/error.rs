@@ -111,6 +111,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A model could not be had from the Hugging Face Hub.
+    #[error("{what}: {reason}")]
+    Download {
+        /// The URL, or the setting at fault.
+        what: String,
+        /// What the server or the network said, and what may help.
+        reason: String,
+    },
+
     /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -131,6 +140,11 @@ impl Error {
 
     pub(crate) fn image(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidImage { name: name.into(), reason: reason.into() }
+    }
+
+    #[cfg(feature = "hub")]
+    pub(crate) fn download(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Download { what: printable(what.into()), reason: printable(reason.into()) }
     }
 
     pub(crate) fn argument(name: &'static str, reason: impl Into<String>) -> Self {

@@ -152,6 +152,8 @@ mod error;
 pub mod gguf;
 #[cfg(test)]
 mod golden;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 #[doc(hidden)]
 pub mod kernels;

@@ -139,7 +139,8 @@ impl Model {
         ModelBuilder::new(Source::Bytes(lm), mmproj)
     }
 
-    /// Settings for the model at `path`, as in [`Model::open`].
+    /// Settings for the model at `path`, as in [`Model::open`]. With the feature `hub`, `hf:OWNER/REPO[:FILE or TYPE]` is a
+    /// model of the Hugging Face Hub, which is downloaded into its cache if need be (`hub`).
     pub fn builder(path: impl Into<PathBuf>) -> ModelBuilder {
         ModelBuilder::new(Source::Path(path.into()), Mmproj::Beside)
     }
@@ -482,10 +483,14 @@ impl ModelBuilder {
     /// # Errors
     /// Also [`Error::Cancelled`].
     pub fn load_with(self, control: &Control) -> Result<Model> {
+        let (lm, mmproj) = match hub_spec(&self.lm) {
+            Some(spec) => pull(&spec, self.mmproj, control)?,
+            None => (self.lm, self.mmproj),
+        };
         // Files, decoder, vision, tokenizer and template.
         let _stage = control.begin(Stage::Load, 4)?;
-        let look = matches!(self.mmproj, Mmproj::Beside);
-        let (lm, beside) = match self.lm {
+        let look = matches!(mmproj, Mmproj::Beside);
+        let (lm, beside) = match lm {
             Source::Path(path) if path.is_dir() => find_pair(&path, look)?,
             Source::Path(path) => {
                 let beside = if look { find_mmproj(&path)? } else { None };
@@ -493,7 +498,7 @@ impl ModelBuilder {
             }
             bytes => (bytes.read()?, None),
         };
-        let mmproj = match self.mmproj {
+        let mmproj = match mmproj {
             Mmproj::Beside => beside,
             Mmproj::Given(source) => Some(source.read()?),
             Mmproj::None => None,
@@ -570,6 +575,32 @@ impl ModelBuilder {
             mmproj: mmproj.map(|file| file.name().to_owned()),
         })))
     }
+}
+
+/// `OWNER/REPO…` of a path that is no path: `hf:OWNER/REPO…`.
+fn hub_spec(lm: &Source) -> Option<String> {
+    match lm {
+        Source::Path(path) => path.to_str()?.strip_prefix("hf:").map(str::to_owned),
+        Source::Bytes(_) => None,
+    }
+}
+
+/// The files of a model on the Hugging Face Hub.
+#[cfg(feature = "hub")]
+fn pull(spec: &str, mmproj: Mmproj, control: &Control) -> Result<(Source, Mmproj)> {
+    let pair = crate::hub::Hub::from_env()?.pull(spec, control)?;
+    let mmproj = match (mmproj, pair.mmproj) {
+        (Mmproj::Beside, Some(path)) => Mmproj::Given(Source::Path(path)),
+        (Mmproj::Beside, None) => Mmproj::None,
+        (named, _) => named,
+    };
+    Ok((Source::Path(pair.model), mmproj))
+}
+
+#[cfg(not(feature = "hub"))]
+fn pull(spec: &str, _: Mmproj, _: &Control) -> Result<(Source, Mmproj)> {
+    let reason = "the library was built without the feature `hub`: download the files, and give their path";
+    Err(Error::unsupported(format!("hf:{spec}"), "model", reason))
 }
 
 fn is_mmproj(file: &File) -> bool {

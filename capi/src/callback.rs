@@ -24,6 +24,8 @@ pub enum llava_stage {
     Encode = 2,
     /// A prompt through the language model. A step is one layer on up to 512 positions.
     Prefill = 3,
+    /// Files from the Hugging Face Hub. A step is one byte.
+    Download = 4,
 }
 
 /// A pointer of the caller's, handed back to the caller's callback.
@@ -47,6 +49,7 @@ pub fn watch(control: &Control, callback: llava_progress_callback, user_data: Us
             Stage::Load => llava_stage::Load,
             Stage::Encode => llava_stage::Encode,
             Stage::Prefill => llava_stage::Prefill,
+            Stage::Download => llava_stage::Download,
         };
         let Some(callback) = callback else { return ControlFlow::Continue(()) };
         // SAFETY: the caller gave the function and the pointer for this.

@@ -150,7 +150,9 @@ pub unsafe extern "C" fn llava_model_options_init(options: *mut llava_model_opti
 }
 
 /// Opens a model: `path` is the language model's GGUF file (of a split model the first part) with the mmproj beside it, or
-/// a folder that holds one pair; NULL takes what the environment variable LLAVA_MODEL names.
+/// a folder that holds one pair; NULL takes what the environment variable LLAVA_MODEL names. "hf:OWNER/REPO", with ":FILE" or
+/// ":TYPE" (as ":Q4_K_M") after it or not, is a model of the Hugging Face Hub: it is downloaded into the cache of Hugging Face's
+/// own tools, unless it is there.
 ///
 /// The files are mapped: they must not be changed or cut short while the model is in use, or the system ends the process.
 #[unsafe(no_mangle)]

@@ -29,6 +29,8 @@ pub enum llava_status {
     InvalidImage = -15,
     /// A chat template does not compile, fails, or loses an image.
     Template = -16,
+    /// A model could not be had from the Hugging Face Hub.
+    Download = -17,
     /// The prompt does not fit into the context.
     ContextFull = -20,
     /// More memory would be needed than there is or than is allowed.
@@ -79,6 +81,7 @@ impl From<Error> for Failure {
             Error::ModelNotFound(_) => llava_status::ModelNotFound,
             Error::InvalidImage { .. } => llava_status::InvalidImage,
             Error::Template { .. } => llava_status::Template,
+            Error::Download { .. } => llava_status::Download,
             Error::ContextFull { .. } => llava_status::ContextFull,
             Error::InvalidArgument { .. } => llava_status::InvalidArgument,
             Error::OutOfMemory { .. } => llava_status::OutOfMemory,
@@ -157,6 +160,7 @@ const ALL: &[(llava_status, &CStr)] = &[
     (llava_status::ModelNotFound, c"LLAVA_STATUS_MODEL_NOT_FOUND"),
     (llava_status::InvalidImage, c"LLAVA_STATUS_INVALID_IMAGE"),
     (llava_status::Template, c"LLAVA_STATUS_TEMPLATE"),
+    (llava_status::Download, c"LLAVA_STATUS_DOWNLOAD"),
     (llava_status::ContextFull, c"LLAVA_STATUS_CONTEXT_FULL"),
     (llava_status::OutOfMemory, c"LLAVA_STATUS_OUT_OF_MEMORY"),
     (llava_status::Cancelled, c"LLAVA_STATUS_CANCELLED"),
@@ -185,6 +189,21 @@ mod tests {
     fn a_callback_from_within_can_call_nothing() {
         assert_eq!(inside(|| guard(|| panic!("not reached"))), llava_status::Busy);
         assert_eq!(guard(|| Ok(())), llava_status::Ok);
+    }
+
+    #[test]
+    fn every_error_has_a_status() {
+        // The enum is not exhaustive for other crates, so that the compiler does not tell.
+        let variants =
+            include_str!("../../src/error.rs").split_once("pub enum Error {").unwrap().1.split_once("\n}").unwrap().0;
+        let names =
+            variants.lines().filter_map(|line| line.strip_prefix("    ")).filter(|l| l.starts_with(char::is_uppercase));
+        let names: Vec<_> = names.map(|l| l.split([' ', '(', ',']).next().unwrap()).collect();
+        assert!(names.len() > 10 && names.contains(&"Cancelled"), "{names:?}");
+        for name in names {
+            let arm = [" {", "(", " =>"].map(|after| format!("            Error::{name}{after}"));
+            assert!(arm.iter().any(|arm| include_str!("status.rs").contains(arm)), "{name}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Show what is in a model file and what it needs
     Inspect(InspectArgs),
+    /// Download a model from the Hugging Face Hub
+    Pull(PullArgs),
     /// Make model files of a Hugging Face checkpoint
     Convert(ConvertArgs),
     /// Make a smaller file of a model
@@ -49,9 +51,10 @@ pub enum Command {
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Language model: a GGUF file (of a split model the first part), or a folder that holds it and its mmproj.
+    /// Language model: a GGUF file (of a split model the first part), a folder that holds it and its mmproj, or
+    /// hf:OWNER/REPO[:FILE or TYPE], a model of the Hugging Face Hub, as `llava pull` takes it.
     /// By default what the environment variable LLAVA_MODEL names
-    #[arg(long, short, value_name = "FILE|DIR")]
+    #[arg(long, short, value_name = "FILE|DIR|hf:…")]
     pub model: Option<PathBuf>,
     /// Vision tower and projector; by default the one file beside the language model that has mmproj in its name
     #[arg(long, value_name = "FILE")]
@@ -214,15 +217,15 @@ pub struct ChatArgs {
 /// Show what is in a model file and what it needs
 ///
 /// Takes language models, mmprojs, and folders; also files that this program can't run, with the reason.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(after_long_help = "Examples:
   llava inspect llava-v1.5-7b.gguf
   llava inspect --tensors mmproj.gguf
   llava inspect --json models/llava/ | jq .model.memory
   llava inspect --diff llava-f16.gguf llava-q4_k_m.gguf")]
 pub struct InspectArgs {
-    /// GGUF file (of a split model the first part), or a folder with a pair
-    #[arg(value_name = "FILE|DIR")]
+    /// GGUF file (of a split model the first part), a folder with a pair, or hf:OWNER/REPO[:FILE or TYPE]
+    #[arg(value_name = "FILE|DIR|hf:…")]
     pub path: PathBuf,
     /// The mmproj to go with a language model
     #[arg(long, value_name = "FILE")]
@@ -242,6 +245,26 @@ pub struct InspectArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Download a model from the Hugging Face Hub
+///
+/// Takes the language model that is named, or one in Q4_K_M or what is next to it, and its mmproj, into the cache of Hugging
+/// Face's own tools, and prints their paths. What is there already is not downloaded again, and what was broken off goes on.
+/// Sizes and sums are checked. The environment variables HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count.
+#[derive(Args)]
+#[command(after_long_help = "Examples:
+  llava pull mys/ggml_llava-v1.5-7b
+  llava pull --list cjpais/llava-1.6-mistral-7b-gguf
+  llava pull cjpais/llava-1.6-mistral-7b-gguf:Q5_K_M
+  llava describe --model hf:mys/ggml_llava-v1.5-7b cat.jpg")]
+pub struct PullArgs {
+    /// OWNER/REPO, OWNER/REPO:FILE or OWNER/REPO:TYPE; a branch or commit after REPO, as in OWNER/REPO@main
+    #[arg(value_name = "OWNER/REPO[:FILE]")]
+    pub model: String,
+    /// Show what the repository offers, the one that would be taken first, and download nothing
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// Make model files of a Hugging Face checkpoint

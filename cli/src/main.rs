@@ -15,6 +15,7 @@ mod inspect;
 mod interrupt;
 mod output;
 mod progress;
+mod pull;
 mod quantize;
 mod transcript;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => ("describe", describe::run(args)),
         Command::Chat(args) => ("chat", chat::run(args)),
         Command::Inspect(args) => ("inspect", inspect::run(args)),
+        Command::Pull(args) => ("pull", pull::run(args)),
         Command::Convert(args) => ("convert", convert::run(args)),
         Command::Quantize(args) => ("quantize", quantize::run(args)),
         Command::Imatrix(args) => ("imatrix", imatrix::run(args)),

@@ -81,6 +81,7 @@ fn line(doing: &str, now: Option<llava::Progress>) -> String {
                 Stage::Load => "",
                 Stage::Encode => ", the image:",
                 Stage::Prefill => ", the prompt:",
+                Stage::Download => ", from the hub:",
             };
             format!("{doing}{stage} {} %", 100 * done / total)
         }

@@ -45,6 +45,8 @@ pub enum Stage {
     Encode,
     /// A prompt through the language model. A step is one layer on up to 512 positions.
     Prefill,
+    /// Files from the Hugging Face Hub. A step is one byte.
+    Download,
 }
 
 impl Control {
@@ -84,9 +86,14 @@ impl Control {
 
     /// One more step of the stage is done, if there is one. An error if the operation was cancelled.
     pub(crate) fn step(&self) -> Result<()> {
+        self.advance(1)
+    }
+
+    /// So many more steps of the stage are done.
+    pub(crate) fn advance(&self, steps: usize) -> Result<()> {
         self.report(|now| {
             if let Some(p) = now {
-                p.done = p.total.min(p.done + 1);
+                p.done = p.total.min(p.done.saturating_add(steps));
             }
         })
     }

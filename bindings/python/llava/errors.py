@@ -69,6 +69,12 @@ class TemplateError(Error):
     status = -16
 
 
+class DownloadError(Error):
+    """A model could not be had from the Hugging Face Hub."""
+
+    status = -17
+
+
 class ContextFull(Error):
     """The prompt does not fit into the context."""
 

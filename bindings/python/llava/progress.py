@@ -15,6 +15,8 @@ class Stage(enum.Enum):
     """The vision tower. A step is one layer on one image."""
     PREFILL = 3
     """A prompt through the language model. A step is one layer on up to 512 positions."""
+    DOWNLOAD = 4
+    """Files from the Hugging Face Hub. A step is one byte."""
 
 
 class Progress(NamedTuple):

@@ -7,7 +7,7 @@ mod text;
 
 use crate::args::InspectArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, pull};
 use contents::Contents;
 use llava::gguf::File;
 use llava::{Error, Model, Vision};
@@ -35,6 +35,12 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     if let Some(first) = &args.diff {
         return diff::run(first, &args.path, args.json);
     }
+    let mut args = args.clone();
+    if let Some(pair) = pull::resolve(&args.path)? {
+        args.path = pair.model;
+        args.mmproj = args.mmproj.or(pair.mmproj);
+    }
+    let args = &args;
     let (files, result) = if args.path.is_dir() { pair(args)? } else { single(args)? };
     let (model, problem) = match result {
         Ok(model) => (Some(model), None),
