@@ -123,6 +123,10 @@ enum llava_status
      */
     LLAVA_STATUS_TEMPLATE = -16,
     /**
+     * A model could not be had from the Hugging Face Hub.
+     */
+    LLAVA_STATUS_DOWNLOAD = -17,
+    /**
      * The prompt does not fit into the context.
      */
     LLAVA_STATUS_CONTEXT_FULL = -20,
@@ -319,6 +323,10 @@ enum llava_stage
      * A prompt through the language model. A step is one layer on up to 512 positions.
      */
     LLAVA_STAGE_PREFILL = 3,
+    /**
+     * Files from the Hugging Face Hub. A step is one byte.
+     */
+    LLAVA_STAGE_DOWNLOAD = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -778,7 +786,9 @@ LLAVA_API llava_status llava_model_options_init(struct llava_model_options *opti
 
 /**
  * Opens a model: `path` is the language model's GGUF file (of a split model the first part) with the mmproj beside it, or
- * a folder that holds one pair; NULL takes what the environment variable LLAVA_MODEL names.
+ * a folder that holds one pair; NULL takes what the environment variable LLAVA_MODEL names. "hf:OWNER/REPO", with ":FILE" or
+ * ":TYPE" (as ":Q4_K_M") after it or not, is a model of the Hugging Face Hub: it is downloaded into the cache of Hugging Face's
+ * own tools, unless it is there.
  *
  * The files are mapped: they must not be changed or cut short while the model is in use, or the system ends the process.
  */
