@@ -16,18 +16,19 @@ use std::fs;
 pub fn run(args: &ImatrixArgs) -> Result<(), Failure> {
     let named = args.text.iter().chain(&args.images).map(|p| p.display().to_string()).collect::<Vec<_>>();
     let text = args.text.as_ref().map(|p| fs::read_to_string(p).map_err(|e| Failure::file(p, e))).transpose()?;
+    let (interrupt, control) = (Interrupt::install()?, Control::default());
+    interrupt.stops(control.clone());
     let mut collector = {
-        let _progress = Progress::start("loading the model");
+        let progress = Progress::start("loading the model");
+        progress.follow(&control);
         let builder = args.model.builder()?;
         let builder = if args.images.is_empty() { builder.text_only() } else { builder };
-        Collector::new(builder, named.join(" "), args.chunk)?
+        Collector::new(builder, named.join(" "), args.chunk, &control)?
     };
     if !args.images.is_empty() {
         // Without a vision tower every image would fail, for one reason.
         collector.model().image_tokens(1, 1)?;
     }
-    let (interrupt, control) = (Interrupt::install()?, Control::default());
-    interrupt.stops(control.clone());
     if let Some(text) = text {
         let progress = Progress::start("reading the text");
         let chunks = args.chunks.unwrap_or(usize::MAX);

@@ -126,7 +126,8 @@ fn an_importance_matrix_is_that_of_llama_cpps_tool() {
     let folder = Folder::new("imatrix");
     let path = folder.file("ours.gguf");
     let lm = golden("transformers/llava/lm.gguf");
-    let mut collector = Collector::new(Model::builder(lm).text_only().exact(true), "text.txt", 32).unwrap();
+    let mut collector =
+        Collector::new(Model::builder(lm).text_only().exact(true), "text.txt", 32, &Control::default()).unwrap();
     let mut seen = Vec::new();
     collector.text(&text, 4, &Control::default(), |done, total| seen.push((done, total))).unwrap();
     assert_eq!(seen, [(0, 4), (1, 4), (2, 4), (3, 4)]);
@@ -148,7 +149,7 @@ fn an_importance_matrix_is_that_of_llama_cpps_tool() {
 #[test]
 fn images_are_seen_by_every_matrix_of_the_pair() {
     let builder = Model::builder(golden("transformers/llava/lm.gguf")).context(256);
-    let mut collector = Collector::new(builder, "wide.png", Collector::CHUNK).unwrap();
+    let mut collector = Collector::new(builder, "wide.png", Collector::CHUNK, &Control::default()).unwrap();
     let image = Image::open(golden("transformers/images/wide.png")).unwrap();
     let generation = Generation { max_tokens: 4, ..Generation::default() };
     collector.ask("What is this?", &image, &generation, &Control::default()).unwrap();

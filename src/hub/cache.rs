@@ -1,7 +1,7 @@
 //! The cache of Hugging Face's tools: contents in `blobs`, named by their hash, and links to them in `snapshots`, by commit.
 
-use super::Spec;
 use super::choose::RemoteFile;
+use super::{Snapshot, Spec};
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Component, Path, PathBuf};
@@ -90,7 +90,7 @@ impl Repository {
     }
 
     /// The commit and the files that are there, without asking anybody.
-    pub(super) fn cached(&self, spec: &Spec) -> Result<(String, Vec<RemoteFile>)> {
+    pub(super) fn cached(&self, spec: &Spec) -> Result<Snapshot> {
         let noted = fs::read_to_string(self.folder.join("refs").join(&spec.revision));
         let commit = noted.map_or_else(|_| spec.revision.clone(), |c| c.trim().to_owned());
         let snapshot = self.snapshot(&commit);
@@ -106,7 +106,7 @@ impl Repository {
             );
             return Err(Error::download("model", reason));
         }
-        Ok((commit, files))
+        Ok(Snapshot { commit, files, cached: true })
     }
 }
 

@@ -22,10 +22,19 @@ pub(super) struct Http<'a> {
 }
 
 /// Why a request brought nothing.
-enum Trouble {
+pub(super) enum Trouble {
     /// It may help to try again.
     Passing(String),
     Final(Error),
+}
+
+impl Trouble {
+    pub(super) fn on(self, url: &str) -> Error {
+        match self {
+            Self::Passing(reason) => Error::download(url, reason),
+            Self::Final(error) => error,
+        }
+    }
 }
 
 impl<'a> Http<'a> {
@@ -41,7 +50,7 @@ impl<'a> Http<'a> {
     }
 
     /// A text of at most `max` bytes.
-    pub(super) fn text(&self, url: &str, max: u64, control: &Control) -> Result<String> {
+    pub(super) fn text(&self, url: &str, max: u64, control: &Control) -> Result<String, Trouble> {
         self.again(url, control, |progress| {
             *progress = false;
             let response = self.send(url, 0)?;
@@ -96,6 +105,7 @@ impl<'a> Http<'a> {
                 false => Err(Trouble::Passing(format!("the connection ended after {at} of {size} bytes"))),
             }
         })
+        .map_err(|trouble| trouble.on(url))
     }
 
     /// Tries until it works, or nothing has come five times in a row.
@@ -104,14 +114,14 @@ impl<'a> Http<'a> {
         url: &str,
         control: &Control,
         mut send: impl FnMut(&mut bool) -> Result<T, Trouble>,
-    ) -> Result<T> {
+    ) -> Result<T, Trouble> {
         let (mut failures, mut pause) = (0, self.hub.pause);
         loop {
             let mut progress = false;
             let reason = match send(&mut progress) {
                 Ok(value) => return Ok(value),
-                Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Passing(reason)) => reason,
+                Err(last) => return Err(last),
             };
             log::info!("{url}: {reason}");
             if progress {
@@ -119,12 +129,12 @@ impl<'a> Http<'a> {
             }
             failures += 1;
             if failures == TRIES {
-                return Err(Error::download(url, reason));
+                return Err(Trouble::Passing(reason));
             }
             // In short naps, to be cancelled.
             let mut left = pause;
             while !left.is_zero() {
-                control.check()?;
+                control.check().map_err(Trouble::Final)?;
                 let nap = left.min(Duration::from_millis(100));
                 thread::sleep(nap);
                 left -= nap;

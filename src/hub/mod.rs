@@ -25,7 +25,7 @@ use crate::cpu::{Control, Stage};
 use crate::error::{Error, Result};
 use cache::Repository;
 use choose::RemoteFile;
-use http::Http;
+use http::{Http, Trouble};
 use serde::Deserialize;
 use std::env;
 use std::ffi::OsString;
@@ -41,9 +41,9 @@ pub struct Hub {
     pub cache: PathBuf,
     /// What proves who asks; sent to [`Hub::endpoint`] and to no other server.
     pub token: Option<String>,
-    /// Takes what is in the cache and asks nobody.
+    /// Takes what is in the cache and asks nobody. So does a hub that cannot be reached, with a warning.
     pub offline: bool,
-    /// How long to wait before a request is tried again; each time twice as long, five times in all.
+    /// How long to wait before a request is tried again; each time twice as long, and five tries in all.
     pub pause: Duration,
 }
 
@@ -54,6 +54,14 @@ pub struct Pair {
     pub model: PathBuf,
     /// The mmproj that belongs to it, if the repository has one.
     pub mmproj: Option<PathBuf>,
+}
+
+/// A repository's files at a commit.
+struct Snapshot {
+    commit: String,
+    files: Vec<RemoteFile>,
+    /// They are those that the cache has, whether or not there are more.
+    cached: bool,
 }
 
 /// What the hub's API says of a repository.
@@ -116,12 +124,11 @@ impl Hub {
     /// [`Error::InvalidArgument`] for a specification that is none; [`Error::Download`].
     pub fn list(&self, spec: &str) -> Result<Vec<Offer>> {
         let spec: Spec = spec.parse()?;
-        let (_, files) = self.files(&spec, &Control::default())?;
-        choose::offers(&files)
+        choose::offers(&self.files(&spec, &Control::default())?.files)
     }
 
     /// Downloads the pair that `spec`, `OWNER/REPO[@REVISION][:FILE or TYPE]`, names, or as much of it as is missing. Without a
-    /// file or a type: [Q4_K_M, or what is next to it](choose), with the mmproj in F16. `control` can cancel; what was
+    /// file or a type: Q4_K_M, or what is next to it, with the mmproj in F16. `control` can cancel; what was
     /// downloaded until then is kept, and so is it when a connection breaks.
     ///
     /// # Errors
@@ -130,29 +137,37 @@ impl Hub {
     /// [`Error::Cancelled`].
     pub fn pull(&self, spec: &str, control: &Control) -> Result<Pair> {
         let spec: Spec = spec.parse()?;
-        let (commit, files) = self.files(&spec, control)?;
+        let Snapshot { commit, files, cached } = self.files(&spec, control)?;
         let repository = Repository::new(&self.cache, &spec);
         let chosen = choose::choose(&files, &spec)?;
         let wanted: Vec<&RemoteFile> = files
             .iter()
             .filter(|f| chosen.parts.contains(&f.name) || chosen.mmproj.as_ref() == Some(&f.name))
             .collect();
-        if !self.offline {
+        if !cached {
             self.fetch(&spec, &repository, &commit, &wanted, control)?;
         }
         let path = |name: &String| repository.snapshot(&commit).join(name);
         Ok(Pair { model: path(&chosen.parts[0]), mmproj: chosen.mmproj.as_ref().map(path) })
     }
 
-    /// The commit, and its files.
-    fn files(&self, spec: &Spec, control: &Control) -> Result<(String, Vec<RemoteFile>)> {
+    /// The commit and its files: the hub's, or where that may not be or cannot be asked, the cache's.
+    fn files(&self, spec: &Spec, control: &Control) -> Result<Snapshot> {
         let repository = Repository::new(&self.cache, spec);
         if self.offline {
             return repository.cached(spec);
         }
         let url =
             format!("{}/api/models/{}/revision/{}?blobs=true", self.endpoint, spec.repository, escape(&spec.revision));
-        let body = Http::new(self).text(&url, MAX_LISTING, control)?;
+        let body = match Http::new(self).text(&url, MAX_LISTING, control) {
+            Ok(body) => body,
+            Err(Trouble::Passing(reason)) => {
+                let cached = repository.cached(spec).map_err(|_| Error::download(&url, &reason))?;
+                log::warn!("{url}: {reason}: taking what is in the cache");
+                return Ok(cached);
+            }
+            Err(last) => return Err(last.on(&url)),
+        };
         let listing: Listing =
             serde_json::from_str(&body).map_err(|e| Error::download(&url, format!("the answer is no listing: {e}")))?;
         if !cache::is_plain(&listing.sha) {
@@ -167,7 +182,7 @@ impl Hub {
             (cache::is_inside(&s.rfilename) && hash.bytes().all(|b| b.is_ascii_hexdigit()) && !hash.is_empty())
                 .then_some(RemoteFile { name: s.rfilename, size, hash })
         });
-        Ok((listing.sha, files.collect()))
+        Ok(Snapshot { commit: listing.sha, files: files.collect(), cached: false })
     }
 
     /// Downloads what is missing.

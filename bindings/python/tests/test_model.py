@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import http.server
+import json
 import logging
 import math
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable, Union
 
@@ -287,3 +291,44 @@ def test_two_hundred_cycles_leave_memory_as_it_was() -> None:
     print(f"resident: {before / 2**20:.1f} MiB, after 200 cycles {after / 2**20:.1f} MiB")
     # A model of this size is 0.4 MB: ten forgotten ones would show.
     assert after - before < 4 << 20
+
+
+def test_a_model_of_the_hub_comes_once_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"m-q4_0.gguf": (PAIR / "lm.gguf").read_bytes(), "mmproj.gguf": (PAIR / "mmproj.gguf").read_bytes()}
+    siblings = [
+        {"rfilename": name, "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}}
+        for name, data in files.items()
+    ]
+    listing = json.dumps({"sha": "abc123", "siblings": siblings}).encode()
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = listing if self.path.startswith("/api/models/a/b/") else files.get(self.path.rsplit("/", 1)[-1])
+            self.send_response(404 if body is None else 200)
+            self.send_header("content-length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(llava.DownloadError, match="HF_HUB_OFFLINE"):
+        llava.load("hf:a/b")
+    stages = set()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        pulled = llava.load("hf:a/b:Q4_0", on_progress=lambda p: stages.add(p.stage))
+        with pytest.raises(llava.DownloadError, match="404"):
+            llava.load("hf:a/c")
+        server.shutdown()
+    assert Stage.DOWNLOAD in stages
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    again = llava.load("hf:a/b")
+    first, second = (m.describe(WIDE, max_tokens=3).token_ids for m in (pulled, again))
+    assert first == second

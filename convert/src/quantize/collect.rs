@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// use llava::{Control, Model};
 /// use llava_convert::quantize::Collector;
 ///
-/// let mut collector = Collector::new(Model::builder("llava-f16.gguf"), "articles.txt", Collector::CHUNK)?;
-/// collector.text(&std::fs::read_to_string("articles.txt").unwrap(), usize::MAX, &Control::default(), |_, _| {})?;
+/// let control = Control::default();
+/// let mut collector = Collector::new(Model::builder("llava-f16.gguf"), "articles.txt", Collector::CHUNK, &control)?;
+/// collector.text(&std::fs::read_to_string("articles.txt").unwrap(), usize::MAX, &control, |_, _| {})?;
 /// collector.finish()?.save("llava.imatrix.gguf")?;
 /// # Ok::<(), llava::Error>(())
 /// ```
@@ -31,8 +32,13 @@ impl Collector {
     /// Loads the model. `dataset` names in the file what it was made of; texts are read `chunk` positions at a time.
     ///
     /// # Errors
-    /// Those of [`ModelBuilder::load`].
-    pub fn new(model: ModelBuilder, dataset: impl Into<String>, chunk: usize) -> Result<Self, Error> {
+    /// Those of [`ModelBuilder::load_with`].
+    pub fn new(
+        model: ModelBuilder,
+        dataset: impl Into<String>,
+        chunk: usize,
+        control: &Control,
+    ) -> Result<Self, Error> {
         let matrix = Arc::new(Mutex::new(ImportanceMatrix::new(dataset, chunk)));
         let sums = matrix.clone();
         let model = model.observe(move |name, rows, width| {
@@ -41,7 +47,7 @@ impl Collector {
                 lock(&sums).add(name, rows, width);
             }
         });
-        Ok(Self { model: model.load()?, chunk, matrix })
+        Ok(Self { model: model.load_with(control)?, chunk, matrix })
     }
 
     /// The model.
